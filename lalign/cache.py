@@ -1,0 +1,167 @@
+"""The key/value store: right-aligned rows, written in place, grown in blocks (design section 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+BLOCK = 64
+
+
+class StoreLayer(CacheLayerMixin):
+    """Keys and values of one layer, `[row capacity, heads, column capacity, head size]` each.
+
+    What the model sees is the live part: the store's live rows, its columns from `start` to `end`.
+    """
+
+    # Says that an attention mask must always be made, so that stock transformers need not look at it on the host.
+    is_compileable = True
+    is_sliding = False
+
+    def __init__(self, store: KVStore) -> None:
+        super().__init__()
+        self.store = store
+        self.keys: Tensor
+        self.values: Tensor
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        rows, columns = self.store.row_capacity, self.store.column_capacity
+        self.keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3])
+        self.values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the new columns at `end`; return all live columns and the new ones."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        store, stop = self.store, self.store.end + key_states.shape[2]
+        self.keys[: store.rows, :, store.end : stop] = key_states
+        self.values[: store.rows, :, store.end : stop] = value_states
+        return self.keys[: store.rows, :, store.start : stop], self.values[: store.rows, :, store.start : stop]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.store.width + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.store.width
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class KVStore(Cache):
+    """Rows of keys and values whose last columns line up, in the shape stock transformers models take as a cache.
+
+    A row's tokens fill the columns `first[row]` to `end`. Rows are numbered 0 to `rows` - 1 with no gaps. Since
+    differences of columns are differences of positions, stock causal and sliding-window masks hold as they are.
+    """
+
+    def __init__(self, num_layers: int, rows: int = 0, columns: int = 0) -> None:
+        super().__init__(layers=[StoreLayer(self) for _ in range(num_layers)])
+        self.rows = rows
+        self.row_capacity = rows
+        self.column_capacity = columns
+        self.start = 0
+        self.end = 0
+        self.first: list[int] = [0] * rows
+
+    @property
+    def width(self) -> int:
+        """Live columns."""
+        return self.end - self.start
+
+    def attention_mask(self, query_length: int, device: torch.device) -> Tensor:
+        """Which live and coming columns hold a token of their row: bool `[rows, width + query_length]`."""
+        columns = torch.arange(self.start, self.end + query_length, device=device)
+        return columns >= torch.tensor(self.first, device=device).unsqueeze(-1)
+
+    def position_ids(self, query_length: int, device: torch.device) -> Tensor:
+        """Positions of the coming columns within their rows: `[rows, query_length]`; 0 left of a row's first token."""
+        columns = torch.arange(self.end, self.end + query_length, device=device)
+        return (columns - torch.tensor(self.first, device=device).unsqueeze(-1)).clamp_min_(0)
+
+    def reserve(self, query_length: int) -> None:
+        """Make room for columns to come, dropping the columns that no live row uses any more."""
+        self.start = min(self.first, default=self.end)
+        if self.end + query_length > self.column_capacity:
+            self._lay_out(self.rows, self.width, query_length)
+
+    def advance(self, query_length: int) -> None:
+        """Count the columns a forward pass has written as live."""
+        self.end += query_length
+
+    def join(self, other: KVStore) -> list[int]:
+        """Take over all rows of another store, right-aligned with this one's; returns their new numbers."""
+        if not self.rows:
+            self.start = self.end = 0
+        self.start = min(self.first, default=self.end)
+        rows = list(range(self.rows, self.rows + other.rows))
+        if len(self.first) + other.rows > self.row_capacity or other.width > self.end:
+            self._lay_out(self.rows + other.rows, max(self.width, other.width), 1)
+        shift = self.end - other.end
+        self.first += [first + shift for first in other.first]
+        self.rows += other.rows
+        self.start = min(self.first)
+        into = slice(self.rows - other.rows, self.rows)
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            if not theirs.is_initialized:  # layers that share another layer's keys never store any
+                continue
+            if not mine.is_initialized:
+                mine.lazy_initialization(theirs.keys, theirs.values)
+            for target, source in ((mine.keys, theirs.keys), (mine.values, theirs.values)):
+                left = self.end - other.width
+                target[into, :, :left] = 0  # a masked column still takes part as 0 * value: it must be finite
+                target[into, :, left : self.end] = source[: other.rows, :, other.start : other.end]
+        return rows
+
+    def fork(self, sources: list[int]) -> list[int]:
+        """Copy rows; returns the numbers of the copies."""
+        if self.rows + len(sources) > self.row_capacity:
+            self._lay_out(self.rows + len(sources), self.width, 1)
+        copies = list(range(self.rows, self.rows + len(sources)))
+        self._copy(sources, copies)
+        self.first += [self.first[row] for row in sources]
+        self.rows += len(sources)
+        return copies
+
+    def remove(self, rows: list[int]) -> dict[int, int]:
+        """Drop rows; the last rows move into the gaps. Returns where each moved row went, old number to new."""
+        gone, kept = set(rows), self.rows - len(rows)
+        gaps = sorted(row for row in gone if row < kept)
+        movers = [row for row in range(kept, self.rows) if row not in gone]
+        self._copy(movers, gaps)
+        for source, target in zip(movers, gaps, strict=True):
+            self.first[target] = self.first[source]
+        del self.first[kept:]
+        self.rows = kept
+        return dict(zip(movers, gaps, strict=True))
+
+    def _copy(self, sources: list[int], targets: list[int]) -> None:
+        if not sources:
+            return
+        for layer in self.layers:
+            if not layer.is_initialized:
+                continue
+            for tensor in (layer.keys, layer.values):
+                live = tensor[:, :, : self.end]
+                for source, target in zip(sources, targets, strict=True):
+                    live[target] = live[source]
+
+    def _lay_out(self, rows: int, width: int, query_length: int) -> None:
+        """Move to new storage: live columns end at `width`, with room for at least `query_length` more."""
+        self.row_capacity = max(rows, self.row_capacity)
+        self.column_capacity = -(-(width + query_length) // BLOCK) * BLOCK
+        into = slice(width - self.width, width)
+        for layer in self.layers:
+            if not layer.is_initialized:
+                continue
+            for name in ("keys", "values"):
+                old = getattr(layer, name)
+                new = old.new_zeros(self.row_capacity, old.shape[1], self.column_capacity, old.shape[3])
+                new[: self.rows, :, into] = old[: self.rows, :, self.start : self.end]
+                setattr(layer, name, new)
+        self.first = [first + width - self.end for first in self.first]
+        self.start, self.end = into.start, width

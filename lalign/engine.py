@@ -1,0 +1,246 @@
+"""The loop: prompts join, all rows take a step, what has ended leaves at once (design section 6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lalign.batch import Batch, Group, Request, Sequence
+from lalign.cache import KVStore
+from lalign.decoding import choose
+from lalign.options import Statistics
+from lalign.prefill import Forward, Prefix, passes, rest_length
+
+# `source(room, wait)`: up to `room` requests, none where none is at hand, None when there will be no more. It may
+# block only if `wait`.
+Source = Callable[[int, bool], "list[Request] | None"]
+EndReason = Literal["stop", "length", "not_finite", "out_of_memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A sequence that is done, and why: a stop token or string, the length wanted, or a failure of its own."""
+
+    sequence: Sequence
+    reason: EndReason
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine has done so far. Times are seconds of wall clock."""
+
+    prompts: int = 0
+    tokens: int = 0
+    steps: int = 0
+    step_rows: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    batch_halvings: int = 0
+
+
+class Engine:
+    """Generates for requests as they come, `batch_size` pairs of rows at a time.
+
+    Args:
+        model: a stock decoder-only transformers model.
+        stop_ids: token ids that end a response.
+        batch_size: pairs in flight.
+        points: how many points each request has at the most. Points of a request share rows until they part; so
+            requests of several points are admitted while, counting each point as a pair, there are at most twice
+            `batch_size`.
+        statistics: which statistics are wanted; with "none", twins that change nothing are not run.
+    """
+
+    def __init__(
+        self, model: Any, stop_ids: frozenset[int], batch_size: int, statistics: Statistics, points: int = 1
+    ) -> None:
+        self.forward = Forward(model)
+        self.stop_ids = stop_ids
+        self.batch_size = batch_size
+        self.statistics = statistics
+        self.points = points
+        self.prefixes: list[Prefix] = []
+        self.put_back: list[Request] = []
+        self.counters = Counters()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.store = KVStore(self.forward.num_layers)
+        self.batch = Batch([], self.forward.device)
+
+    @torch.inference_mode()
+    def share(self, token_ids: list[int]) -> None:
+        """Run a prefix of many prompts now, once."""
+        self.prefixes.append(self.forward.prefix(token_ids))
+
+    def run(self, source: Source) -> Iterator[Ended]:
+        """Generate until `source` gives None and all is done; yields sequences as they end."""
+        exhausted = False
+        while not exhausted or self.put_back or self.batch.groups:
+            while room := self.room():
+                requests: list[Request] | None = self.put_back[:room]
+                del self.put_back[:room]
+                if not requests and not exhausted:
+                    requests = source(room, not self.batch.groups)
+                    exhausted = requests is None
+                if not requests:
+                    break
+                yield from self.admit(requests)
+            if self.batch.groups:
+                yield from self.step()
+
+    def room(self) -> int:
+        """How many more requests may join now."""
+        room = self.batch_size - len(self.batch.groups)
+        if self.points > 1:
+            room = min(room, (2 * self.batch_size - len(self.batch.sequences)) // self.points)
+        return max(room, 0 if self.batch.groups else 1)
+
+    def admit(self, requests: list[Request]) -> list[Ended]:
+        """Run prompts, draw their first tokens, and let them join the batch."""
+        ended: list[Ended] = []
+        twins = [twins_needed(request, self.statistics) for request in requests]
+        rests = [(len(rows), max(rest_length(row, self.prefixes) for row in rows)) for rows, _ in twins]
+        for chosen in passes(rests, self.forward.device):
+            try:
+                ended += self._prefill([(requests[index], *twins[index]) for index in chosen])
+            except torch.OutOfMemoryError:
+                ended += self._back_off([requests[index] for index in chosen])
+        return ended
+
+    @torch.inference_mode()
+    def _prefill(self, chosen: list[tuple[Request, list[list[int]], list[int]]]) -> list[Ended]:
+        began = time.perf_counter()
+        logits, store = self.forward.prompts([row for _, rows, _ in chosen for row in rows], self.prefixes)
+        groups, offset = [], 0
+        for request, rows, places in chosen:
+            sequences = [Sequence(request, point) for point in request.points]
+            groups.append(Group([offset + place for place in places], sequences))
+            offset += len(rows)
+        joining = Batch(groups, self.forward.device)
+        ended = self._take(logits, joining, store)
+        if joining.groups:
+            numbers = self.store.join(store)
+            for group in joining.groups:
+                group.rows = [numbers[row] for row in group.rows]
+            self.batch.groups += joining.groups
+            self.batch.refresh()
+        self.counters.prompts += len(chosen)
+        self.counters.prefill_seconds += time.perf_counter() - began
+        return ended
+
+    def step(self) -> list[Ended]:
+        """One decoding step of all rows."""
+        try:
+            return self._decode()
+        except torch.OutOfMemoryError:
+            return self._back_off([])
+
+    @torch.inference_mode()
+    def _decode(self) -> list[Ended]:
+        began = time.perf_counter()
+        self.counters.steps += 1
+        self.counters.step_rows += self.store.rows
+        logits = self.forward(self.batch.input_ids, self.store)
+        ended = self._take(logits, self.batch, self.store)
+        self.counters.decode_seconds += time.perf_counter() - began
+        return ended
+
+    def _take(self, logits: Tensor, batch: Batch, store: KVStore) -> list[Ended]:
+        """Give every sequence its next token; let go of what has ended, part what has parted."""
+        step = choose(logits, batch, self.statistics != "none")
+        columns = [step.tokens.unsqueeze(-1).float(), step.sound.unsqueeze(-1).float()]
+        if step.statistics is not None:
+            columns.append(step.statistics)
+        # The one transfer to the host of a step; float32 holds token ids up to 2**24 exactly.
+        table = torch.cat(columns, dim=-1).cpu().numpy()
+        ended = []
+        for sequence, row in zip(batch.sequences, table, strict=True):
+            sequence.tokens.append(int(row[0]))
+            sequence.steps.append(row[2:])
+            if reason := self._end_reason(sequence, sound=bool(row[1])):
+                ended.append(Ended(sequence, reason))
+        self.counters.tokens += len(table)
+        batch.tokens = step.tokens
+        if ended or any(len(group.sequences) > 1 for group in batch.groups):
+            _regroup(batch, store, {id(end.sequence) for end in ended})
+        return ended
+
+    def _end_reason(self, sequence: Sequence, sound: bool) -> EndReason | None:
+        if not sound:
+            return "not_finite"
+        if sequence.tokens[-1] in self.stop_ids:
+            return "stop"
+        if sequence.point.stops is not None and sequence.point.stops(sequence.tokens):
+            return "stop"
+        return "length" if len(sequence.tokens) >= sequence.point.sampling.max_new_tokens else None
+
+    def _back_off(self, requests: list[Request]) -> list[Ended]:
+        """After running out of memory: halve the batch and put back what was in flight, to be begun anew.
+
+        A request that was alone, and so cannot be run at all, ends with "out_of_memory".
+        """
+        flying: dict[int, list[Sequence]] = {}
+        for sequence in self.batch.sequences:
+            flying.setdefault(id(sequence.request), []).append(sequence)
+        requests = [
+            replace(some[0].request, points=tuple(sequence.point for sequence in some)) for some in flying.values()
+        ] + requests
+        self._clear()
+        self.counters.batch_halvings += 1
+        if len(requests) == 1 and self.batch_size == 1:
+            (alone,) = requests
+            return [Ended(Sequence(alone, point), "out_of_memory") for point in alone.points]
+        self.batch_size = max(1, min(self.batch_size, len(requests)) // 2)
+        self.put_back = requests + self.put_back
+        return []
+
+
+def twins_needed(request: Request, statistics: Statistics) -> tuple[list[list[int]], list[int]]:
+    """The prompts to run for a request, and which of them is the base and each principle.
+
+    Without statistics, the base model alone needs no principled row, and ratio 1 of one principle no base row.
+    """
+    twins = [request.base, *request.principled]
+    if statistics == "none" and request.principled:
+        if all(point.alignment.is_base for point in request.points):
+            return twins[:1], [0] * len(twins)
+        if request.weights == (1.0,) and all(point.alignment.is_principle for point in request.points):
+            return twins[1:], [0, 0]
+    return twins, list(range(len(twins)))
+
+
+def _regroup(batch: Batch, store: KVStore, ended: set[int]) -> None:
+    """Drop ended sequences; give sequences of a group that took different tokens rows of their own."""
+    stays: list[Group] = []
+    parted: list[Group] = []
+    gone: list[int] = []
+    for group in batch.groups:
+        by_token: dict[int, list[Sequence]] = {}
+        for sequence in group.sequences:
+            if id(sequence) not in ended:
+                by_token.setdefault(sequence.tokens[-1], []).append(sequence)
+        groups = [Group(group.rows, sequences) for sequences in by_token.values()]
+        stays += groups[:1]
+        parted += groups[1:]
+        if not groups:
+            gone += set(group.rows)
+    if not (ended or parted):
+        return
+    sources = [row for group in parted for row in dict.fromkeys(group.rows)]
+    copies = iter(store.fork(sources))
+    for group in parted:
+        names = {row: next(copies) for row in dict.fromkeys(group.rows)}
+        group.rows = [names[row] for row in group.rows]
+    moved = store.remove(gone)
+    for group in stays + parted:
+        group.rows = [moved.get(row, row) for row in group.rows]
+    batch.groups = stays + parted
+    batch.refresh()
+
+

@@ -1,0 +1,101 @@
+"""What a run gives back: one `Result` or `Failure` a record and point, and how it is written (design section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+
+from lalign.options import Alignment
+
+FinishReason = Literal["stop", "length"]
+RecordId = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts: of the base prompt, of what the principle adds to it, and of the response with its stop token."""
+
+    prompt_tokens: int
+    principle_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A response and how it was come by.
+
+    `summary` and `steps` hold the statistics of design section 3 in nats; either is None where not asked for.
+    `steps` has one array per statistic, one entry per generated token: numpy arrays, and `tokens` a list of strings.
+    `input` is the record as read, with `--keep`.
+    """
+
+    id: RecordId
+    line: int
+    response: str
+    finish_reason: FinishReason
+    usage: Usage
+    alignment: Alignment
+    summary: dict[str, float] | None = None
+    steps: dict[str, Any] | None = None
+    input: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        settings = self.alignment
+        align: dict[str, Any] = {
+            "recipe": settings.recipe,
+            "ratio": settings.ratio,
+            "p": settings.p if settings.p != float("inf") else "inf",
+            "scale": settings.scale,
+            "anchor": settings.anchor,
+            "support": settings.support,
+        }
+        if settings.max_kl is not None:
+            align["max_kl"] = settings.max_kl
+        if self.summary is not None:
+            align["summary"] = self.summary
+        record: dict[str, Any] = {
+            "id": self.id,
+            "line": self.line,
+            "response": self.response,
+            "finish_reason": self.finish_reason,
+            "usage": {
+                "prompt_tokens": self.usage.prompt_tokens,
+                "principle_tokens": self.usage.principle_tokens,
+                "completion_tokens": self.usage.completion_tokens,
+            },
+            "alignment": align,
+        }
+        if self.steps is not None:
+            record["steps"] = self.steps
+        if self.input is not None:
+            record["input"] = self.input
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A line that could not be answered, in the place its answer would have had.
+
+    `type` is a short machine-readable name (`invalid_json`, `missing_prompt`, `invalid_option`, ...); `message`
+    one clear sentence naming the field. `point` holds the ratio and p where one point of a sweep failed.
+    """
+
+    id: RecordId
+    line: int
+    type: str
+    message: str
+    point: dict[str, float] | None = field(default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"id": self.id, "line": self.line}
+        if self.point is not None:
+            record["alignment"] = self.point
+        record["error"] = {"type": self.type, "message": self.message}
+        return record
+
+
+def to_line(outcome: Result | Failure) -> bytes:
+    """One JSON line with its newline, UTF-8."""
+    return orjson.dumps(outcome.to_dict(), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)

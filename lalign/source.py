@@ -1,0 +1,184 @@
+"""Raw lines from a file or stdin, one at a time, whatever their number and length (design section 4)."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import itertools
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+from lalign.errors import InputError
+
+MAX_LINE_BYTES = 64 << 20
+"""The longest line that is taken, its line feed not counted."""
+
+_BOM = b"\xef\xbb\xbf"
+_BLOCK_BYTES = 1 << 20
+# A block of a zstd file says in 4 bytes what may be 128 KiB of text, so what is fed at once bounds the memory: 128 MiB.
+_ZSTD_FEED_BYTES = 4096
+_READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+
+
+@dataclass(frozen=True, slots=True)
+class RawLine:
+    """A line as it stands in the input, without its line ending.
+
+    `number` counts physical lines from 1, blank ones too. `too_long` marks a line of more than `MAX_LINE_BYTES`,
+    whose data is left out.
+    """
+
+    number: int
+    data: bytes
+    too_long: bool = False
+
+
+class InputDigest:
+    """A running SHA-256 of the lines yielded so far, for a resumed run to see that they have not changed.
+
+    Line endings, blank lines' contents and compression do not count; line numbers do.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def update(self, raw: RawLine) -> None:
+        self._hash.update(b"%d:%d:%d:" % (raw.number, raw.too_long, len(raw.data)))
+        self._hash.update(raw.data)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def open_source(path: Path | None) -> BinaryIO:
+    """The input as a stream of bytes: stdin for None and `-`, else a file, decompressed where it is called .gz or .zst.
+
+    Raises `InputError` where it cannot be opened.
+    """
+    if path is None or str(path) == "-":
+        # Python sets it to None where the process was started with stdin closed, whatever its annotation says.
+        if cast(Any, sys.stdin) is None:
+            raise InputError("stdin: closed")
+        return sys.stdin.buffer
+    try:
+        match path.suffix.lower():
+            case ".gz":
+                return cast(BinaryIO, gzip.open(path))
+            case ".zst":
+                return io.BufferedReader(_ZstdReader(path))
+            case _:
+                return path.open("rb")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {_reason(error)}") from error
+
+
+def read_lines(stream: BinaryIO, name: str) -> Iterator[RawLine]:
+    """Every line of `stream` that is not blank, each as soon as it is complete.
+
+    A byte order mark at the start and line endings (LF or CRLF) are dropped; the last line needs none. No more than
+    one line is held in memory, and none beyond `MAX_LINE_BYTES`. Raises `InputError` ("name:line: reason") where
+    reading fails, after the complete lines before it.
+    """
+    for number in itertools.count(1):
+        try:
+            data = stream.readline(MAX_LINE_BYTES + 1)
+            ended = data.endswith(b"\n")
+            too_long = len(data) > MAX_LINE_BYTES and not ended
+            if too_long:
+                ended = _skip_line(stream)
+        except _READ_ERRORS as error:
+            raise InputError(f"{name}:{number}: {_reason(error)}") from error
+        if number == 1:
+            data = data.removeprefix(_BOM)
+        if too_long:
+            yield RawLine(number, b"", too_long=True)
+        elif data and not data.isspace():
+            yield RawLine(number, data.rstrip(b"\r\n"))
+        # Not to be read on: what a growing file gets from now on would pass for a line of its own.
+        if not ended:
+            return
+
+
+def count_lines(path: Path | None) -> int | None:
+    """The number of lines `read_lines` would yield, or None where only reading the input itself would tell."""
+    if path is None or str(path) == "-" or path.suffix.lower() in (".gz", ".zst"):
+        return None
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return _count_filled(file)
+    except (OSError, ValueError):
+        return None
+
+
+def _count_filled(file: BinaryIO) -> int:
+    if file.read(len(_BOM)) != _BOM:
+        file.seek(0)
+    count, filled = 0, False
+    while block := file.read(_BLOCK_BYTES):
+        end_of_line, *lines = block.split(b"\n")
+        filled = filled or bool(end_of_line.strip())
+        for line in lines:
+            count += filled
+            filled = bool(line.strip())
+    return count + filled
+
+
+def _skip_line(stream: BinaryIO) -> bool:
+    """Reads to the end of the line; False where the stream ended first."""
+    while rest := stream.readline(_BLOCK_BYTES):
+        if rest.endswith(b"\n"):
+            return True
+    return False
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+class _ZstdReader(io.RawIOBase):
+    """A zstd file, decompressed as it is read.
+
+    The reader of the zstandard package takes a file that was cut short for one that ended, so that lines would be
+    lost without a word; this one raises EOFError. Raises `zstandard.ZstdError` for data that is not zstd.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._compressed = b""
+        self._text = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while not self._text:
+            self._compressed = self._compressed or self._file.read1(_ZSTD_FEED_BYTES)
+            if not self._compressed:
+                break
+            self._decompress()
+        if not self._text and self._frame is not None:
+            raise EOFError("the compressed file was cut short")
+        size = min(len(buffer), len(self._text))
+        buffer[:size], self._text = self._text[:size], self._text[size:]
+        return size
+
+    def _decompress(self) -> None:
+        frame = self._frame or self._decompressor.decompressobj()
+        self._text = memoryview(frame.decompress(self._compressed))
+        self._compressed = frame.unused_data
+        self._frame = None if frame.eof else frame
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
