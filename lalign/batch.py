@@ -21,14 +21,16 @@ Stops = Callable[[list[int]], bool]
 class Point:
     """One answer wanted of a prompt: how it is aligned, sampled and ended.
 
-    `seed` is the run's seed and the record's position, or the record's own; `stops` tells of the tokens so far
-    whether a stop string has come.
+    seed: the run's seed and the record's position, or the record's own.
+    stops: tells of the tokens so far whether a stop string has come.
+    place: which of its request's answers this is.
     """
 
     alignment: Alignment
     sampling: Sampling
     seed: tuple[int, ...] = (0,)
     stops: Stops | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)

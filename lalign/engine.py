@@ -78,8 +78,8 @@ class Engine:
         """Run a prefix of many prompts now, once."""
         self.prefixes.append(self.forward.prefix(token_ids))
 
-    def run(self, source: Source) -> Iterator[Ended]:
-        """Generate until `source` gives None and all is done; yields sequences as they end."""
+    def run(self, source: Source) -> Iterator[list[Ended]]:
+        """Generate until `source` gives None and all is done; yields after every step what ended in it."""
         exhausted = False
         while not exhausted or self.put_back or self.batch.groups:
             while room := self.room():
@@ -90,9 +90,8 @@ class Engine:
                     exhausted = requests is None
                 if not requests:
                     break
-                yield from self.admit(requests)
-            if self.batch.groups:
-                yield from self.step()
+                yield self.admit(requests)
+            yield self.step() if self.batch.groups else []
 
     def room(self) -> int:
         """How many more requests may join now."""
@@ -242,5 +241,3 @@ def _regroup(batch: Batch, store: KVStore, ended: set[int]) -> None:
         group.rows = [moved.get(row, row) for row in group.rows]
     batch.groups = stays + parted
     batch.refresh()
-
-

@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +96,13 @@ def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
 class InputProgress:
     """How far into the input the output reaches.
 
-    The input is read ahead of the output, so marks wait until their line is answered. `lines` and `sha256` are the
-    last mark that need not wait. Made from those of an earlier run, the input must come by the same mark again.
+    The input is read ahead of the output, so marks wait until their line is answered. Made from the `settled` mark of
+    an earlier run, the input must come by the same mark again. Marks may come from another thread than answers.
     """
 
     def __init__(self, lines: int = 0, sha256: str = "") -> None:
-        self.lines = lines
-        self.sha256 = sha256
+        self.settled = (lines, sha256)
+        self._lock = threading.Lock()
         self._expected = (lines, sha256) if lines else None
         self._waiting: deque[tuple[int, str]] = deque()
         self._answered = 0
@@ -110,17 +112,19 @@ class InputProgress:
 
         Raises `InputError` where they are not those that the earlier run read.
         """
-        if self._expected is not None and lines == self._expected[0]:
-            if sha256 != self._expected[1]:
-                raise InputError(f"the first {lines} lines of the input are not those the output answers")
+        if self._expected is not None and lines >= self._expected[0]:
+            if (lines, sha256) != self._expected:
+                raise InputError(f"the first {self._expected[0]} lines of the input are not those the output answers")
             self._expected = None
-        self._waiting.append((lines, sha256))
-        self._settle()
+        with self._lock:
+            self._waiting.append((lines, sha256))
+            self._settle()
 
     def answer(self, line: int) -> None:
         """The output answers every input line up to `line`."""
-        self._answered = max(self._answered, line)
-        self._settle()
+        with self._lock:
+            self._answered = max(self._answered, line)
+            self._settle()
 
     def end(self) -> None:
         """The input is at its end. Raises `InputError` where it is shorter than when the earlier run read it."""
@@ -129,9 +133,7 @@ class InputProgress:
 
     def _settle(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._answered:
-            lines, sha256 = self._waiting.popleft()
-            if lines > self.lines:
-                self.lines, self.sha256 = lines, sha256
+            self.settled = max(self.settled, self._waiting.popleft())
 
 
 def _json(value: Any) -> bytes:
@@ -141,7 +143,7 @@ def _json(value: Any) -> bytes:
 def _shortened(old: Any, new: Any) -> tuple[str, str]:
     texts = ["not set" if value is _ABSENT else repr(value) for value in (old, new)]
     # Long texts that begin alike are shown from where they part, else the message would show the same text twice.
-    shared = len(os.path.commonprefix(texts))
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
     start = shared - _SHOWN // 4 if shared > _SHOWN // 2 else 0
     first, second = (_cut(text, start) for text in texts)
     return first, second

@@ -75,8 +75,8 @@ class Record:
     `messages` end with a user turn, and only the first can be a system turn. `options` holds the line's own values
     of `ratio` and `p` (fields of `options.Alignment`) and `temperature`, `top_p`, `top_k`, `max_new_tokens`, `seed`
     and `stop` (of `options.Sampling`), each valid there. `principle` and `contrast` are texts, never file names.
-    `raw` is the input object where it was asked to be kept: `results.to_line` writes it, to the last digit of
-    numbers beyond 64 bits, which stand in it as `orjson.Fragment`.
+    `raw` is the input object where it was asked to be kept, for `results.to_line` to write. No digit of an integer
+    is lost: one beyond 64 bits is an `orjson.Fragment` in it, and any number beyond 1.8e308 a string.
     """
 
     line: int
@@ -100,23 +100,31 @@ def parse_record(raw: RawLine, *, keep: bool = False) -> Record | Failure:
     `Failure.type` is one of `Problem`, `Failure.id` the line's own id where that could be read, else its number.
     With `keep` the record holds the input object as `raw`.
     """
-    record_id: RecordId = raw.number
     try:
         text = _text(raw)
         fields = _object(text)
-        record_id = _id(fields, raw.number)
+    except _Unusable as error:
+        return Failure(raw.number, raw.number, error.problem, str(error))
+    return parse_fields(fields, raw.number, raw=_exact_json(text) if keep else None)
+
+
+def parse_fields(fields: Mapping[str, Any], line: int, *, raw: Any = None) -> Record | Failure:
+    """As `parse_record`, of an object read already; `raw` goes into the record as it is."""
+    record_id: RecordId = line
+    try:
+        record_id = _id(fields, line)
         body = _body(fields)
         return Record(
-            line=raw.number,
+            line=line,
             id=record_id,
             messages=_messages(fields, body),
             options=_options(fields, body),
             principle=_instruction(fields, "principle"),
             contrast=_instruction(fields, "contrast"),
-            raw=_exact_json(text) if keep else None,
+            raw=raw,
         )
     except _Unusable as error:
-        return Failure(record_id, raw.number, error.problem, str(error))
+        return Failure(record_id, line, error.problem, str(error))
 
 
 def _text(raw: RawLine) -> str:
@@ -170,18 +178,19 @@ def _nearest(digits: str) -> int | float:
 
 
 def _exact_json(text: str) -> Any:
-    def whole(digits: str) -> int | orjson.Fragment:
-        value = _nearest(digits)
-        return value if isinstance(value, int) else orjson.Fragment(digits)
+    # Many readers, orjson among them, refuse a line for one number beyond 1.8e308, so those are kept as strings.
+    def whole(digits: str) -> int | str | orjson.Fragment:
+        if isinstance(value := _nearest(digits), int):
+            return value
+        return orjson.Fragment(digits) if math.isfinite(value) else digits
 
-    def real(digits: str) -> float | orjson.Fragment:
-        value = float(digits)
-        return value if math.isfinite(value) else orjson.Fragment(digits)
+    def real(digits: str) -> float | str:
+        return value if math.isfinite(value := float(digits)) else digits
 
     return json.loads(text, parse_int=whole, parse_float=real)
 
 
-def _id(fields: dict[str, Any], line: int) -> RecordId:
+def _id(fields: Mapping[str, Any], line: int) -> RecordId:
     for field in ("id", "custom_id"):
         value = fields.get(field)
         if value is None:
@@ -192,7 +201,7 @@ def _id(fields: dict[str, Any], line: int) -> RecordId:
     return line
 
 
-def _body(fields: dict[str, Any]) -> dict[str, Any]:
+def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The body of an OpenAI Batch line; empty where the line has another form."""
     body = fields.get("body")
     if body is None or fields.get("messages") is not None or fields.get("prompt") is not None:
@@ -204,7 +213,7 @@ def _body(fields: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _messages(fields: dict[str, Any], body: dict[str, Any]) -> tuple[Message, ...]:
+def _messages(fields: Mapping[str, Any], body: dict[str, Any]) -> tuple[Message, ...]:
     if (turns := fields.get("messages")) is not None:
         return _conversation("messages", turns)
     if (prompt := fields.get("prompt")) is not None:
@@ -274,12 +283,12 @@ def _filled(field: str, text: Any, blank: Problem = "empty_prompt") -> str:
     return text
 
 
-def _instruction(fields: dict[str, Any], field: str) -> str | None:
+def _instruction(fields: Mapping[str, Any], field: str) -> str | None:
     text = fields.get(field)
     return None if text is None else _filled(field, text, blank="invalid_option")
 
 
-def _options(fields: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+def _options(fields: Mapping[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     options = {}
     for name in _OPTIONS:
         given = {name: fields.get(name)} | {f"body.{key}": body.get(key) for key in _BODY_OPTIONS.get(name, ())}

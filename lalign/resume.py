@@ -140,7 +140,7 @@ def _merged(records: Iterator[Record], redone: Iterator[tuple[int, bytes]]) -> I
     line, group = next(redone, _NONE)
     replaced = None
     for record in records:
-        while line <= record.line:
+        while line <= record.line:  # each redone line is among the records, so the last of them ends here too
             yield group
             replaced = line
             line, group = next(redone, _NONE)
@@ -152,7 +152,11 @@ def _sealed(redone: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     group: list[bytes] = []
     for raw in redone:
         if raw == SEAL:
-            yield orjson.loads(group[0])["line"], b"".join(group)
+            try:
+                line = orjson.loads(group[0])["line"]
+            except (ValueError, LookupError, TypeError):  # what a power failure left: the old records stand
+                return
+            yield line, b"".join(group)
             group = []
         else:
             group.append(raw)

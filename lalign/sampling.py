@@ -56,4 +56,5 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 def uniforms(seed: tuple[int, ...], count: int) -> list[float]:
     """The first `count` numbers in [0, 1) of the stream that belongs to `seed`, the same on every machine."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed))).random(count).tolist()
+    numbers: list[float] = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed))).random(count).tolist()
+    return numbers

@@ -51,7 +51,8 @@ def combine(base: Tensor, principled: list[Tensor], weights: tuple[float, ...]) 
 
 def preference(base: Tensor, principled: Tensor) -> Tensor:
     """The direction of preference d = mu_1 - mu_0; zero where it is not finite (padded vocabulary, -inf)."""
-    return (principled - base).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    shift = principled - base
+    return shift.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def trust_region_step(shift: Tensor, ratio: Tensor, p: float, scale: Scale = "relative") -> Tensor:

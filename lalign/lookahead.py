@@ -1,0 +1,99 @@
+"""Reading ahead: prompts are parsed and tokenised in a thread, and admitted by length (design section 6)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lalign.batch import Request
+from lalign.results import Failure
+
+# How long a wait for input lasts before the caller is heard again, in seconds.
+PATIENCE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: BaseException | None = None
+
+
+class Lookahead:
+    """Up to `window` requests taken from an iterator ahead of their use; the iterator runs in a thread.
+
+    Called as an engine's source, it gives the oldest request and those nearest to it in length, so that prompts run
+    together need little padding and none waits for ever.
+
+    Attributes:
+        failures: items that were no requests, with their positions; for the caller to take.
+        error: what the iterator raised, for the caller to raise when all that came before it is done.
+    """
+
+    def __init__(self, items: Iterator[tuple[int, Request | Failure]], window: int) -> None:
+        self.failures: list[tuple[int, Failure]] = []
+        self.error: BaseException | None = None
+        self._items = items
+        self._window = window
+        self._waiting: list[Request] = []
+        self._ended = False
+        self._queue: queue.Queue[tuple[int, Request | Failure] | _End] = queue.Queue(maxsize=window)
+        self._closed = threading.Event()
+        threading.Thread(target=self._read, name="lalign-reader", daemon=True).start()
+
+    def __call__(self, room: int, wait: bool) -> list[Request] | None:
+        """Up to `room` requests; none if none is at hand, None at the end. Blocks for a moment if `wait`."""
+        self._gather(wait)
+        if not self._waiting:
+            return None if self._ended else []
+        oldest = self._waiting[0]
+        # Sorting is stable: of two as near, the older goes first, and the oldest itself before all.
+        nearest = sorted(self._waiting, key=lambda request: abs(request.length - oldest.length))[:room]
+        taken = {id(request) for request in nearest}
+        self._waiting = [request for request in self._waiting if id(request) not in taken]
+        return nearest
+
+    def longest(self) -> int:
+        """Tokens of the longest request at hand; waits until there is one or the end."""
+        while not self._waiting and not self._ended:
+            self._gather(wait=True)
+        return max((request.length for request in self._waiting), default=1)
+
+    def close(self) -> None:
+        """Stop reading. A read that is blocked is left to end with the process."""
+        self._closed.set()
+
+    def _gather(self, wait: bool) -> None:
+        while len(self._waiting) < self._window and not self._ended:
+            try:
+                item = self._queue.get(timeout=PATIENCE) if wait and not self._waiting else self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(item, _End):
+                self._ended, self.error = True, item.error
+                return
+            position, outcome = item
+            if isinstance(outcome, Failure):
+                self.failures.append((position, outcome))
+                if wait and not self._waiting:
+                    return
+            else:
+                self._waiting.append(outcome)
+
+    def _read(self) -> None:
+        try:
+            for item in self._items:
+                if not self._put(item):
+                    return
+            self._put(_End())
+        except BaseException as error:
+            self._put(_End(error))
+
+    def _put(self, item: tuple[int, Request | Failure] | _End) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=PATIENCE)
+            except queue.Full:
+                continue
+            return True
+        return False

@@ -1,0 +1,135 @@
+"""What several test files share: the embedded model, tiny random models of stock architectures, a tiny tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from lalign.models import LoadedModel, ModelOptions, load
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+VOCABULARY = 300
+SLIDING_WINDOW = 8  # shorter than any prompt worth testing
+SPECIAL_TOKENS = ["<bos>", "<eos>", "<pad>", "<|im_start|>", "<|im_end|>"]
+# Plain ChatML: knows a system role, has no default system text.
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_IDS: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+# A wide initialisation, so that logits are far apart and greedy choices are not decided by rounding.
+_HEADS: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "tie_word_embeddings": False,
+}
+_CONFIGS: dict[str, Callable[..., Any]] = {
+    "llama": lambda **given: LlamaConfig(**{**_IDS, **_HEADS, **given}),
+    "gpt2": lambda **given: GPT2Config(
+        **{**_IDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.3, **given}
+    ),
+    "qwen2": lambda **given: Qwen2Config(**{**_IDS, **_HEADS, **given}),
+    "gemma3": lambda **given: Gemma3TextConfig(
+        **{
+            **_IDS,
+            **_HEADS,
+            "head_dim": 8,
+            "num_hidden_layers": 3,
+            "sliding_window": SLIDING_WINDOW,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+            **given,
+        }
+    ),
+    "mistral": lambda **given: MistralConfig(**{**_IDS, **_HEADS, "sliding_window": SLIDING_WINDOW, **given}),
+}
+
+TinyModel = Callable[..., Any]
+TinyTokenizer = Callable[..., PreTrainedTokenizerFast]
+
+
+@pytest.fixture(scope="session")
+def smol() -> LoadedModel:
+    """The embedded SmolLM2-135M-Instruct as lalign loads it."""
+    return load(ModelOptions())
+
+
+@pytest.fixture(scope="session")
+def stock_smol(smol: LoadedModel) -> Any:
+    """The same model as transformers loads it."""
+    return AutoModelForCausalLM.from_pretrained(smol.location, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def hh() -> str:
+    """A helpful-and-harmless principle."""
+    return (SAMPLES / "hh.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> TinyModel:
+    """`tiny_model(kind, **overrides)`: a small model with random weights, the same at each call.
+
+    Kinds: llama, gpt2, qwen2, gemma3, mistral; `overrides` go to the configuration. float32, vocabulary 300.
+    """
+
+    def build(kind: str, **overrides: Any) -> Any:
+        config: AutoConfig = _CONFIGS[kind](**overrides)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> TinyTokenizer:
+    """`tiny_tokenizer(chat_template=None, add_bos=True)`: byte-level, 300 tokens, ids that fit the tiny models.
+
+    `chat_template="chatml"` gives plain ChatML; any other text is a Jinja template.
+    """
+
+    def build(chat_template: str | None = None, add_bos: bool = True) -> PreTrainedTokenizerFast:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            special_tokens=SPECIAL_TOKENS,
+            show_progress=False,
+        )
+        text = (SAMPLES / "prompts.jsonl").read_text(encoding="utf-8")
+        tokenizer.train_from_iterator(text.splitlines(), trainer)
+        if add_bos:
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single="<bos> $A", special_tokens=[("<bos>", _IDS["bos_token_id"])]
+            )
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            bos_token="<bos>",
+            eos_token="<eos>",
+            pad_token="<pad>",
+            chat_template=CHATML if chat_template == "chatml" else chat_template,
+        )
+
+    return build
