@@ -124,19 +124,27 @@ class Job:
         marks |= points[0] if not settings.sweep else {"points": points}
         return marks | {"stop": list(settings.sampling.stop)}
 
+    def start(self, aligner: Aligner) -> None:
+        """Begin the output, or go on with it. Raises `OutputError` where it belongs to a run of other settings."""
+        fingerprint = self.fingerprint(f"{aligner.loaded.fingerprint()} {aligner.loaded.model.dtype}")
+        self.resumed = self.journal.start(fingerprint)
+
+    def remaining(self) -> int | None:
+        """How many lines are left to answer; None where only reading would tell."""
+        total = self.source.total()
+        return None if total is None else max(0, total - self.resumed.records // len(self.settings.alignments))
+
     def run(
         self,
         aligner: Aligner,
         interruption: Interruption,
         watch: Callable[[list[Result | Failure]], None] = lambda outcomes: None,
     ) -> None:
-        """Answer every line; `watch` hears after each step what was written.
+        """Answer every line, after `start`; `watch` hears after each step what was written.
 
         Raises `OutputError` or `InputError` where writing or reading fails, `BadLine` with `strict`; what came before
         is written. Returns early, in good order, on an interruption.
         """
-        fingerprint = self.fingerprint(f"{aligner.loaded.fingerprint()} {aligner.loaded.model.dtype}")
-        self.resumed = self.journal.start(fingerprint)
         ticks = aligner.ticks(self._records(), self.settings, system=self.system, execution=self.execution)
         try:
             for outcomes in ticks:

@@ -52,6 +52,7 @@ class ResponseWriter:
             finish_reason="stop" if reason == "stop" else "length",
             usage=Usage(base, sum(len(ids) - base for ids in request.principled), len(sequence.tokens)),
             alignment=alignment,
+            token_ids=tuple(sequence.tokens),
             summary=None if table is None else summarise(table),
             steps=self._steps(sequence.tokens, table) if self.statistics == "steps" and table is not None else None,
             input=record.raw,

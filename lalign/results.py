@@ -26,6 +26,7 @@ class Usage:
 class Result:
     """A response and how it was come by.
 
+    `token_ids` are those of the response, its stop token too; in JSON they stand under `steps`.
     `summary` and `steps` hold the statistics of design section 3 in nats; either is None where not asked for.
     `steps` has one array per statistic, one entry per generated token: numpy arrays, and `tokens` a list of strings.
     `input` is the record as read, with `--keep`.
@@ -37,6 +38,7 @@ class Result:
     finish_reason: FinishReason
     usage: Usage
     alignment: Alignment
+    token_ids: tuple[int, ...] = ()
     summary: dict[str, float] | None = None
     steps: dict[str, Any] | None = None
     input: Any = None

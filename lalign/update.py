@@ -68,7 +68,7 @@ def trust_region_step(shift: Tensor, ratio: Tensor, p: float, scale: Scale = "re
     ratio = ratio.unsqueeze(-1)
     if scale == "relative" and p == 2:
         return ratio * shift
-    length = torch.linalg.vector_norm(shift, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(shift, dim=-1, keepdim=True)
     if scale == "absolute":
         return ratio * _powered(shift, length, p)
     direction = _powered(shift, shift.abs().amax(-1, keepdim=True), p)

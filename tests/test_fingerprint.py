@@ -112,24 +112,24 @@ class TestInputProgress:
         for line in (1, 2, 3, 5):
             progress.mark(line, f"digest {line}")
         progress.answer(2)
-        assert (progress.lines, progress.sha256) == (2, "digest 2")
+        assert progress.settled == (2, "digest 2")
         progress.answer(4)
-        assert (progress.lines, progress.sha256) == (3, "digest 3")
+        assert progress.settled == (3, "digest 3")
         progress.answer(5)
-        assert (progress.lines, progress.sha256) == (5, "digest 5")
+        assert progress.settled == (5, "digest 5")
 
     def test_a_mark_of_lines_answered_before_counts_at_once(self) -> None:
         progress = InputProgress()
         progress.answer(10)
         progress.mark(7, "digest 7")
-        assert (progress.lines, progress.sha256) == (7, "digest 7")
+        assert progress.settled == (7, "digest 7")
 
     def test_reading_the_same_lines_again_never_goes_back(self) -> None:
         progress = InputProgress(3, "digest 3")
         progress.answer(3)
         for line in (1, 2, 3):
             progress.mark(line, f"digest {line}")
-            assert (progress.lines, progress.sha256) == (3, "digest 3")
+            assert progress.settled == (3, "digest 3")
 
     def test_other_lines_are_refused(self) -> None:
         progress = InputProgress(2, "digest 2")
