@@ -195,6 +195,21 @@ class OutputArguments:
     ] = False
 
 
+@dataclass(frozen=True, slots=True)
+class BenchArguments:
+    """What is measured."""
+
+    batch_sizes: Annotated[str, _option("Pairs in flight: a list, 1,4,16.", RUN)] = "16"
+    repeats: Annotated[int, _option("Interleaved runs of each, >= 1.", RUN)] = 3
+    peers: Annotated[
+        bool, _flag("Also the same prompts through stock transformers, its guidance_scale too.", RUN, "--peers")
+    ] = False
+    limit: Annotated[int | None, _option("Read this many records at the most, >= 1.", RUN, default="all")] = None
+
+
+DebugFlag = Annotated[bool, _flag("Show tracebacks.", RUN, "--debug")]
+
+
 def grouped(command: Command) -> Command:
     """A function of dataclasses as a function of their fields, which Typer makes options of."""
     hints = get_type_hints(command, include_extras=True)

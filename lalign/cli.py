@@ -7,15 +7,17 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 
 import lalign
+from lalign import invocation
 from lalign.arguments import (
     AlignmentArguments,
+    BenchArguments,
+    DebugFlag,
     InputFile,
     ModelArguments,
     OutputArguments,
@@ -24,13 +26,11 @@ from lalign.arguments import (
     grouped,
 )
 from lalign.errors import LalignError, OptionError
-from lalign.options import Alignment, Execution, Sampling
-from lalign.terminal import Progress, say, show, silence_libraries, summary
+from lalign.terminal import Progress, say, show, summary
 
 if TYPE_CHECKING:
     from lalign.aligner import Aligner
     from lalign.job import Job
-    from lalign.requests import Settings
 
 USAGE = 2
 FAILED = 1
@@ -79,8 +79,8 @@ def generate(
     from lalign.job import Job, JobInput
     from lalign.journal import open_journal
 
-    execution = _execution(running, output.stats)
-    settings = _settings(alignment, sampling)
+    execution = invocation.execution(running, output.stats)
+    settings = invocation.settings(alignment, sampling)
     journal = open_journal(
         output.output,
         overwrite=output.overwrite,
@@ -89,9 +89,45 @@ def generate(
         force=output.force,
     )
     with journal:
-        reads = JobInput(_path(source), output.keep, _limit(output.limit), output.strict)
-        job = Job(reads, settings, journal, system=_text(alignment.system, "system"), execution=execution)
-        return _carry_out(job, _aligner(model), running, _name(output.output))
+        reads = JobInput(
+            invocation.path(source), output.keep, invocation.at_least_one("limit", output.limit), output.strict
+        )
+        job = Job(reads, settings, journal, system=invocation.text(alignment.system, "system"), execution=execution)
+        return _carry_out(job, invocation.aligner(model), running, invocation.name(output.output))
+
+
+@app.command(no_args_is_help=False)
+@grouped
+def bench(
+    source: InputFile = None,
+    *,
+    measured: BenchArguments,
+    alignment: AlignmentArguments,
+    sampling: SamplingArguments,
+    model: ModelArguments,
+    debug: DebugFlag = False,
+) -> int:
+    """Measure what alignment costs here: speed and memory, against the base model and stock transformers.
+
+    lalign bench in.jsonl --principle hh.txt --peers > bench.json
+    """
+    from lalign.bench import BenchOptions, Work, measure
+    from lalign.bench_report import tables
+
+    sizes = invocation.batch_sizes(measured.batch_sizes)
+    repeats = invocation.at_least_one("repeats", measured.repeats) or 1
+    options = BenchOptions(sizes, repeats, measured.peers)
+    wanted = invocation.settings(alignment, sampling)
+    if not wanted.principles.texts:
+        raise OptionError("principle", "is needed")
+    records = invocation.records(invocation.path(source), invocation.at_least_one("limit", measured.limit))
+    work = Work(records, wanted, invocation.text(alignment.system, "system"))
+    with Progress(None, quiet=False, source="bench") as bar:
+        found = measure(invocation.model_options(model), work, options, bar.note)
+    for table in tables(found):
+        show(table)
+    typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    return 0
 
 
 def _carry_out(job: Job, aligner: Aligner, running: RunArguments, where: str) -> int:
@@ -127,74 +163,6 @@ def _how_to_resume(where: str) -> str:
         return ""
     words = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
     return f"; resume with: lalign {shlex.join([*words, '--resume'])}"
-
-
-def _aligner(model: ModelArguments) -> Aligner:
-    from lalign.aligner import Aligner
-
-    silence_libraries()
-    return Aligner.from_pretrained(
-        model.model,
-        device=model.device,
-        dtype=model.dtype,
-        device_map=model.device_map,
-        allow_pickle=model.allow_pickle,
-        trust_remote_code=model.trust_remote_code,
-    )
-
-
-def _settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:
-    from lalign.prompts import make_principles
-    from lalign.requests import resolve
-
-    texts = [_text(path, "principle") or "" for path in alignment.principle or []]
-    principles = make_principles(texts, alignment.weight, _text(alignment.contrast, "contrast"))
-    given = {
-        option.name: getattr(alignment, option.name)
-        for option in fields(Alignment)
-        if option.name != "recipe" and getattr(alignment, option.name) is not None
-    }
-    drawn = {option.name: getattr(sampling, option.name) for option in fields(Sampling)}
-    drawn["stop"] = tuple(sampling.stop or ())
-    return resolve(principles, alignment.recipe, Sampling(**drawn), given)
-
-
-def _execution(running: RunArguments, statistics: str) -> Execution:
-    size = running.batch_size
-    try:
-        batch_size: Any = size if size == "auto" else int(size)
-    except ValueError:
-        raise OptionError("batch_size", f"must be a whole number or auto, not {size!r}") from None
-    return Execution(batch_size=batch_size, memory_share=running.memory_share, statistics=statistics)  # type: ignore[arg-type]
-
-
-def _text(path: Path | None, option: str) -> str | None:
-    """The text of a file that an option names, without white space around it."""
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise OptionError(option, f"{path}: not UTF-8 at byte {error.start}") from None
-    except (OSError, ValueError) as error:
-        raise OptionError(option, f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if not text:
-        raise OptionError(option, f"{path}: is empty")
-    return text
-
-
-def _limit(limit: int | None) -> int | None:
-    if limit is not None and limit < 1:
-        raise OptionError("limit", f"must be a whole number of at least 1, not {limit}")
-    return limit
-
-
-def _path(source: Path | None) -> Path | None:
-    return None if source is None or str(source) == "-" else source
-
-
-def _name(output: Path | None) -> str:
-    return "stdout" if output is None or str(output) == "-" else str(output)
 
 
 def run(arguments: Sequence[str]) -> int:

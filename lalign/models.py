@@ -29,6 +29,7 @@ class ModelOptions:
     name: a hub id, a folder or a .gguf file; None for the default model. device: "auto" or what torch takes.
     dtype: "auto" (float32 on CPU, bfloat16 on CUDA, float16 on MPS), "float32", "bfloat16" or "float16".
     device_map: as in transformers, None for one device. allow_pickle, trust_remote_code: off unless asked for.
+    reorder: weights reordered for oneDNN where that helps; off gives the stock model.
     """
 
     name: str | None = None
@@ -37,6 +38,7 @@ class ModelOptions:
     device_map: str | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
+    reorder: bool = True
 
     def __post_init__(self) -> None:
         if self.dtype != "auto" and self.dtype not in DTYPES:
@@ -45,12 +47,16 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run, its tokenizer, the name it goes by and where its files are (a folder or a hub id)."""
+    """A model ready to run, its tokenizer, the name it goes by and where its files are (a folder or a hub id).
+
+    parameters: how many weights a decoding step multiplies with; an embedding is looked up.
+    """
 
     model: Any
     tokenizer: Any
     name: str
     location: str
+    parameters: int = 0
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -107,8 +113,11 @@ def load(options: ModelOptions) -> LoadedModel:
         raise ModelError(_load_problem(name, options, error)) from error
     if options.device_map is None:
         model = model.to(device)
-    model = reorder_if_possible(model.eval().requires_grad_(False))
-    return LoadedModel(model, tokenizer, name, location)
+    model = model.eval().requires_grad_(False)
+    parameters = _multiplied(model)
+    if options.reorder:
+        model = reorder_if_possible(model)
+    return LoadedModel(model, tokenizer, name, location, parameters)
 
 
 def refuse_unsupported(config: Any, name: str) -> None:
@@ -127,6 +136,13 @@ def refuse_unsupported(config: Any, name: str) -> None:
     layers = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or [])
     if getattr(model_class, "_is_stateful", False) or layers - ATTENTION_LAYERS:
         raise ModelError(f"{name}: {kind} keeps a state (state-space or linear attention); lalign needs attention")
+
+
+def _multiplied(model: Any) -> int:
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is not None and head.weight is embedding.weight
+    total: int = model.num_parameters()
+    return total if tied else total - embedding.weight.numel()
 
 
 def _device(name: str) -> torch.device:

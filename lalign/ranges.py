@@ -12,15 +12,15 @@ from lalign.errors import OptionError
 from lalign.options import Alignment
 
 MOST_POINTS = 1_000
-# Three digits of exponent cover every float, and keep an exact fraction of it small.
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
+# As many digits as any float needs, and no more: an exact fraction of 1e999999999 would fill the memory.
+NUMBER = re.compile(r"[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 
 
 def parse_range(text: str, option: str, *, infinite: bool = False) -> tuple[float, ...]:
     """The numbers that a list of numbers and ranges stands for, each once, in the order written.
 
     A range is `first:last` (step 1) or `first:last:step`; it holds both ends, or ends at the last step that does not
-    pass `last`. Each point is the float that its decimal literal would give: `0:1:0.1` holds 0.3, not 0.30000000000000004.
+    pass `last`. Each point is the float that its decimal literal gives: `0:1:0.1` holds 0.3, not 0.30000000000000004.
 
     Args:
         text: items separated by commas, such as `0,0.5,1:5`.

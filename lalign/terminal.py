@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lalign.results import Failure, Result
+
 if TYPE_CHECKING:
     from lalign.job import Tally
-    from lalign.results import Failure, Result
+
 
 # Of failed lines, this many are named on the terminal; all of them are in the output.
 NAMED_FAILURES = 20
@@ -54,8 +56,6 @@ class Progress:
 
     def update(self, written: list[Result | Failure], tally: Tally) -> None:
         """Show what was written since the last call; name lines that failed."""
-        from lalign.results import Failure
-
         for outcome in written:
             if isinstance(outcome, Failure):
                 self._name(outcome)
@@ -72,6 +72,10 @@ class Progress:
             self.write(f"{self.source}:{failure.line}: {failure.message}")
         elif self.named == NAMED_FAILURES + 1:
             self.write("more lines failed; each has an error record in the output")
+
+    def note(self, doing: str) -> None:
+        """What is being done, beside the bar."""
+        self.bar.set_description(printable(doing))
 
     def write(self, message: str) -> None:
         """A line above the bar."""

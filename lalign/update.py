@@ -68,12 +68,13 @@ def trust_region_step(shift: Tensor, ratio: Tensor, p: float, scale: Scale = "re
     ratio = ratio.unsqueeze(-1)
     if scale == "relative" and p == 2:
         return ratio * shift
-    length: Tensor = torch.linalg.vector_norm(shift, dim=-1, keepdim=True)
+    length = torch.linalg.vector_norm(shift, dim=-1, keepdim=True)
     if scale == "absolute":
         return ratio * _powered(shift, length, p)
     direction = _powered(shift, shift.abs().amax(-1, keepdim=True), p)
     size = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
-    return direction * (ratio * length / size.clamp_min(torch.finfo(shift.dtype).tiny))
+    step: Tensor = direction * (ratio * length / size.clamp_min(torch.finfo(shift.dtype).tiny))
+    return step
 
 
 def _powered(shift: Tensor, unit: Tensor, p: float) -> Tensor:
@@ -100,9 +101,11 @@ def align(base: Tensor, principled: Tensor, ratio: Tensor, settings: Alignment) 
     anchor = base if settings.anchor == "base" else principled
     logits = anchor + step
     if settings.max_kl is not None:
-        share = kl_share(base, preference(base, logits), settings.max_kl).unsqueeze(-1)
-        limited = share < 1
-        logits = torch.where(limited, base + share * preference(base, logits), logits)
+        move = preference(base, logits)
+        share = kl_share(base, move, settings.max_kl).unsqueeze(-1)
+        # What is within the bound stays to the bit; but an entry that one side alone has at -inf would break it.
+        kept = (share >= 1) & (logits - base).isfinite()
+        logits = torch.where(kept, logits, base + share * move)
         step, ratio = step * share, ratio * share.squeeze(-1)
     return Aligned(logits, shift, step, ratio)
 
@@ -111,24 +114,29 @@ def kl_share(base: Tensor, move: Tensor, max_kl: float) -> Tensor:
     """The largest t in [0, 1] for which KL(softmax(base + t move) || softmax(base)) <= max_kl nats. `[rows]`.
 
     The divergence grows with t, so it is found by bisection over all rows at once, from below, to within
-    `KL_TOLERANCE` nats: constraint (3) of the paper, enforced.
+    `KL_TOLERANCE` nats, or a tenth of a smaller `max_kl`: constraint (3) of the paper, enforced. A row's share
+    depends on that row alone.
     """
+    enough = max_kl - min(KL_TOLERANCE, max_kl / 10)
     reference = base.log_softmax(-1)
 
     def divergence(share: Tensor) -> Tensor:
         logprobs = (reference + share.unsqueeze(-1) * move).log_softmax(-1)
         difference = (logprobs - reference).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        return torch.linalg.vecdot(logprobs.exp(), difference)
+        nats: Tensor = torch.linalg.vecdot(logprobs.exp(), difference)
+        return nats
 
-    low = torch.zeros(base.shape[0], dtype=base.dtype, device=base.device)
-    high = torch.ones_like(low)
-    low = torch.where(divergence(high) <= max_kl, high, low)
+    high = torch.ones(base.shape[0], dtype=base.dtype, device=base.device)
+    met = divergence(high) <= max_kl
+    low = met.to(base)
     for _ in range(KL_BISECTIONS):
-        if bool((divergence(low) >= max_kl - KL_TOLERANCE).logical_or_(low >= 1).all()):
+        if bool(met.all()):
             break
         middle = (low + high) / 2
-        inside = divergence(middle) <= max_kl
-        low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+        nats = divergence(middle)
+        inside = nats <= max_kl
+        low, high = torch.where(inside & ~met, middle, low), torch.where(inside, high, middle)
+        met |= inside & (nats >= enough)
     return low
 
 

@@ -1,0 +1,344 @@
+"""`lalign eval`: multiple-choice accuracy at each ratio, with intervals and paired tests (the paper's Table 3, Fig. 5).
+
+What is sampled is questions: all items of one question (its users, its orders) share a text and are correlated, so
+every figure is made of one value per question, the mean over its items, and resampled by question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lalign.errors import LalignError, OptionError
+from lalign.options import Alignment, Execution
+from lalign.preferences import LETTERS, Permute, Question, Users, make_items
+from lalign.scoring import Score, Scoring, score_items
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lalign.aligner import Aligner
+
+Test = Literal["mcnemar", "sign_flip"]
+
+# What every point is compared with: the base model alone, and the principle as a plain prompt.
+BASELINES = (Alignment(ratio=0), Alignment(ratio=1, support="none"))
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+# Numbers held at a time while resampling.
+RESAMPLING_BATCH = 1 << 22
+# A table of 80 columns has room for this many domains.
+DOMAINS_IN_TABLE = 5
+COLUMN_WIDTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """How an evaluation is done: see `scoring.score_items` and `preferences.make_items`.
+
+    Raises `OptionError` for a value that is not one of those.
+    """
+
+    scoring: Scoring = "logit"
+    users: Users = "all"
+    permute: Permute = "seed"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, choices in (("scoring", Scoring), ("users", Users), ("permute", Permute)):
+            value = getattr(self, option)
+            if value not in get_args(choices):
+                raise OptionError(option, f"must be one of {', '.join(get_args(choices))}, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """The mean share of right choices over `n` questions, with its 95 % interval: None where one question has none."""
+
+    n: int
+    accuracy: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A point against a baseline on the same items.
+
+    difference: of their accuracies, with its 95 % interval (paired bootstrap over questions).
+    gained, lost: items that only the point, and only the baseline, has right.
+    p_value: two-sided, of `test`, for this comparison alone: not corrected for the number of ratios tried.
+    test: "mcnemar", exact, where every question has one item. Where it has several, which McNemar's test would take
+        for independent, "sign_flip": the permutation test that flips the sign of each question's difference. (With
+        one item per question the two are the same test.)
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p_value: float
+    gained: int
+    lost: int
+    test: Test
+
+
+@dataclass(frozen=True, slots=True)
+class PointEvaluation:
+    """One row of the table.
+
+    letters: the share of items for which each letter was chosen, and "none": what a position bias shows in.
+    """
+
+    alignment: Alignment
+    domains: dict[str, Accuracy]
+    total: Accuracy
+    versus_0: Comparison
+    versus_1: Comparison
+    letters: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was found: a `PointEvaluation` for each alignment, in the order given.
+
+    chance: the accuracy of choosing blindly.
+    """
+
+    options: EvaluationOptions
+    questions: int
+    items: int
+    chance: float
+    points: tuple[PointEvaluation, ...] = field(default=())
+    model: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object on stdout; p = inf is "inf"."""
+        return {
+            "settings": {"model": self.model, **asdict(self.options)},
+            "questions": self.questions,
+            "items": self.items,
+            "chance": self.chance,
+            "confidence": CONFIDENCE,
+            "intervals": f"percentile bootstrap over questions, {RESAMPLES} resamples",
+            "ratios": [_point_dict(point) for point in self.points],
+        }
+
+
+def _point_dict(point: PointEvaluation) -> dict[str, Any]:
+    fields = asdict(point)
+    alignment = fields.pop("alignment")
+    ratio, p = alignment.pop("ratio"), alignment.pop("p")
+    return {"ratio": ratio, "p": "inf" if p == float("inf") else p, **alignment, **fields}
+
+
+def evaluate(
+    aligner: Aligner,
+    questions: Sequence[Question],
+    alignments: Sequence[Alignment],
+    options: EvaluationOptions | None = None,
+    *,
+    principle: str | None = None,
+    system: str | None = None,
+    execution: Execution | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Ask a model multiple-choice questions at each of `alignments`.
+
+    Args:
+        questions: as `preferences.read_questions` gives them.
+        principle: for questions that name no users; theirs is made of their preferences.
+        system: the system message that both twins share.
+        execution: batch size, for `scoring="letter"`.
+        progress: called with the number of items done and of all items.
+
+    Raises `OptionError` for a principle missing or of no use, `LalignError` without scipy or for a question that the
+    model cannot be asked.
+    """
+    options = options or EvaluationOptions()
+    _scipy_stats()
+    items = make_items(questions, users=options.users, permute=options.permute, seed=options.seed, principle=principle)
+    points = (*BASELINES, *alignments)
+    scores = []
+    for score in score_items(aligner, items, points, options.scoring, system=system, execution=execution):
+        scores.append(score)
+        if progress is not None:
+            progress(len(scores), len(items))
+    return summarise(scores, alignments, options, model=aligner.loaded.name)
+
+
+def summarise(
+    scores: Sequence[Score], alignments: Sequence[Alignment], options: EvaluationOptions, model: str | None = None
+) -> Evaluation:
+    """From choices to accuracies: `scores` hold those of `BASELINES`, then those of `alignments`; in any order."""
+    questions = sorted({score.item.question for score in scores}, key=lambda question: question.line)
+    numbers = {question.line: number for number, question in enumerate(questions)}
+    places = np.array([numbers[score.item.question.line] for score in scores])
+    right = np.array([[choice == score.item.letter for choice in score.choices] for score in scores]).T
+    sizes = np.bincount(places)
+    by_question = np.array([np.bincount(places, weights=row) for row in right]) / sizes
+    points = by_question[len(BASELINES) :]
+    named = [question.domain for question in questions]
+    groups = {domain: np.array([name == domain for name in named]) for domain in dict.fromkeys(named) if domain}
+    domains = {domain: _accuracies(points[:, members], options.seed) for domain, members in groups.items()}
+    totals = _accuracies(points, options.seed)
+    versus = [_comparisons(right, by_question, place, bool((sizes == 1).all()), options.seed) for place in range(2)]
+    return Evaluation(
+        options=options,
+        questions=len(questions),
+        items=len(scores),
+        chance=float(np.mean([1 / len(question.answers) for question in questions])),
+        points=tuple(
+            PointEvaluation(
+                alignment,
+                {domain: rows[index] for domain, rows in domains.items()},
+                totals[index],
+                versus[0][index],
+                versus[1][index],
+                _letter_shares(scores, len(BASELINES) + index),
+            )
+            for index, alignment in enumerate(alignments)
+        ),
+        model=model,
+    )
+
+
+def _letter_shares(scores: Sequence[Score], place: int) -> dict[str, float]:
+    most = max(len(score.item.order) for score in scores)
+    chosen = [score.choices[place] for score in scores]
+    shares = {LETTERS[letter]: chosen.count(letter) / len(chosen) for letter in range(most)}
+    return {**shares, "none": chosen.count(None) / len(chosen)}
+
+
+def _accuracies(values: NDArray[np.float64], seed: int) -> list[Accuracy]:
+    """For each row of `values` `[points, questions]`."""
+    bounds = intervals(values, seed)
+    return [Accuracy(len(row), float(row.mean()), *bound) for row, bound in zip(values, bounds, strict=True)]
+
+
+def _comparisons(
+    right: NDArray[np.bool_], by_question: NDArray[np.float64], baseline: int, single: bool, seed: int
+) -> list[Comparison]:
+    """Each point against a baseline. `right`: `[baselines and points, items]`; `single`: one item per question."""
+    differences = by_question[len(BASELINES) :] - by_question[baseline]
+    mine, its = right[len(BASELINES) :], right[baseline]
+    gained, lost = (mine & ~its).sum(-1).tolist(), (~mine & its).sum(-1).tolist()
+    if single:
+        p_values = [mcnemar(more, fewer) for more, fewer in zip(gained, lost, strict=True)]
+    else:
+        p_values = sign_flip(differences, seed)
+    bounds = intervals(differences, seed)
+    test: Test = "mcnemar" if single else "sign_flip"
+    rows = zip(differences, bounds, p_values, gained, lost, strict=True)
+    return [Comparison(float(row.mean()), *bound, p, more, fewer, test) for row, bound, p, more, fewer in rows]
+
+
+def intervals(values: NDArray[np.float64], seed: int) -> list[tuple[float, float] | tuple[None, None]]:
+    """The 95 % percentile bootstrap interval of the mean of each row `[rows, questions]`.
+
+    All rows are resampled alike. One question alone has no interval.
+    """
+    if values.shape[-1] < 2:
+        return [(None, None)] * len(values)
+    interval = (
+        _scipy_stats()
+        .bootstrap(
+            (values,),
+            np.mean,
+            axis=-1,
+            n_resamples=RESAMPLES,
+            batch=max(1, RESAMPLING_BATCH // values.size),
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+        .confidence_interval
+    )
+    return list(zip(interval.low.tolist(), interval.high.tolist(), strict=True))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The two-sided p-value of McNemar's exact test: of discordant items, half should go either way."""
+    if not gained + lost:
+        return 1.0
+    return float(_scipy_stats().binomtest(gained, gained + lost, 0.5).pvalue)
+
+
+def sign_flip(differences: NDArray[np.float64], seed: int) -> list[float]:
+    """Two-sided p-values for the mean of each row `[rows, questions]` being 0, by flipping signs of questions.
+
+    Exact up to 13 questions, where there are no more than `RESAMPLES` flips; else by that many random ones.
+    """
+    result = _scipy_stats().permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        axis=-1,
+        n_resamples=RESAMPLES,
+        batch=max(1, RESAMPLING_BATCH // differences.size),
+        rng=np.random.default_rng(seed),
+    )
+    return [float(p) for p in result.pvalue]
+
+
+def _scipy_stats() -> Any:
+    try:
+        import scipy.stats
+    except ImportError:
+        raise LalignError("intervals and tests need scipy: pip install 'lalign[eval]'") from None
+    return scipy.stats
+
+
+def table(evaluation: Evaluation) -> Table:
+    """The accuracies for a terminal of 80 columns: a row a ratio, a column a domain and the total, in per cent."""
+    from rich import box
+    from rich.table import Table
+
+    points = evaluation.points
+    domains = list(points[0].domains)
+    shown = domains if len(domains) <= DOMAINS_IN_TABLE else []
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=_caption(evaluation, domains, shown))
+    made.caption_justify = "left"
+    made.add_column("ratio", justify="right")
+    for heading in (*map(_plain, shown), "total", "vs 0", "vs 1"):
+        made.add_column(heading, justify="right", max_width=COLUMN_WIDTH, overflow="ellipsis")
+    for point in points:
+        accuracies = [_cell(point.domains[domain]) for domain in shown]
+        versus = [_versus(comparison) for comparison in (point.versus_0, point.versus_1)]
+        made.add_row(f"{point.alignment.ratio:g}", *accuracies, _cell(point.total), *versus)
+    return made
+
+
+def _cell(accuracy: Accuracy) -> str:
+    return f"{100 * accuracy.accuracy:.1f}\n{_range(accuracy.low, accuracy.high)}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{100 * low:.0f}–{100 * high:.0f}"
+
+
+def _versus(comparison: Comparison) -> str:
+    p = "p<.001" if comparison.p_value < 0.001 else f"p={comparison.p_value:.3f}".replace("0.", ".")
+    return f"{100 * comparison.difference:+.1f}\n{p}"
+
+
+def _plain(domain: str) -> str:
+    # Nothing that a terminal would act on, or that rich would take for markup.
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in domain).replace(
+        "[", "("
+    )
+
+
+def _caption(evaluation: Evaluation, domains: list[str], shown: list[str]) -> str:
+    options, test = evaluation.options, evaluation.points[0].versus_0.test
+    left_out = f" {len(domains)} domains are in the JSON alone." if len(shown) < len(domains) else ""
+    return (
+        f"Accuracy in % ({options.scoring} scoring, {evaluation.questions} questions, {evaluation.items} items); below "
+        f"it the 95 % interval, bootstrap over questions. Chance: {100 * evaluation.chance:.1f}. "
+        f"vs 0, vs 1: points gained on the base model and on the principle as a plain prompt; below, "
+        f"{'exact McNemar' if test == 'mcnemar' else 'sign-flip permutation'} test.{left_out}"
+    )
