@@ -16,6 +16,7 @@ SAMPLING = "Sampling"
 MODEL = "Model"
 OUTPUT = "Input and output"
 RUN = "Running"
+SWEEP = "Points"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -193,6 +194,24 @@ class OutputArguments:
     strict: Annotated[
         bool, _flag("End at the first line that cannot be answered, with status 1.", OUTPUT, "--strict")
     ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class SweepArguments:
+    """Which points, and how they are shown."""
+
+    ratios: Annotated[
+        str,
+        _option("Ratios: a list 0,1,2.5, a range 0:5 (both ends, step 1) or 0:5:0.5.", SWEEP, metavar="RANGE"),
+    ] = "0:5"
+    ps: Annotated[
+        str | None,
+        _option("Values of p, likewise; inf may be one. Each with every ratio.", SWEEP, metavar="RANGE", default="--p"),
+    ] = None
+    plot: Annotated[
+        Path | None,
+        _option("Draw the curves: .png or .svg, or .html with the responses side by side.", SWEEP, metavar="FILE"),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -23,14 +25,21 @@ from lalign.arguments import (
     OutputArguments,
     RunArguments,
     SamplingArguments,
+    SweepArguments,
     grouped,
 )
 from lalign.errors import LalignError, OptionError
+from lalign.metrics import KNEE_RULE
+from lalign.options import Execution
+from lalign.ranges import parse_range, sweep_points
+from lalign.results import Failure, Result
 from lalign.terminal import Progress, say, show, summary
 
 if TYPE_CHECKING:
     from lalign.aligner import Aligner
     from lalign.job import Job
+    from lalign.requests import Settings
+    from lalign.sweep import Sweep
 
 USAGE = 2
 FAILED = 1
@@ -76,24 +85,40 @@ def generate(
 
     cat in.jsonl | lalign generate --principle hh.txt | jq -r .response
     """
-    from lalign.job import Job, JobInput
-    from lalign.journal import open_journal
-
+    wanted = invocation.settings(alignment, sampling)
     execution = invocation.execution(running, output.stats)
-    settings = invocation.settings(alignment, sampling)
-    journal = open_journal(
-        output.output,
-        overwrite=output.overwrite,
-        resume=output.resume,
-        retry_errors=output.retry_errors,
-        force=output.force,
-    )
-    with journal:
-        reads = JobInput(
-            invocation.path(source), output.keep, invocation.at_least_one("limit", output.limit), output.strict
-        )
-        job = Job(reads, settings, journal, system=invocation.text(alignment.system, "system"), execution=execution)
-        return _carry_out(job, invocation.aligner(model), running, invocation.name(output.output))
+    return _carry_out(source, wanted, execution, alignment, output, model, running)
+
+
+@app.command(
+    no_args_is_help=False,
+    epilog=f"{KNEE_RULE} The table counts what this run has written, not what stood already.",
+)
+@grouped
+def sweep(
+    source: InputFile = None,
+    *,
+    points: SweepArguments,
+    alignment: AlignmentArguments,
+    sampling: SamplingArguments,
+    output: OutputArguments,
+    model: ModelArguments,
+    running: RunArguments,
+) -> int:
+    """Answer the records at many ratios in one batch; a table on stderr says what each point does.
+
+    lalign sweep in.jsonl --principle hh.txt --ratios 0:5 -o sweep.jsonl --plot sweep.html
+    """
+    from lalign.sweep import Sweep
+
+    one = invocation.settings(alignment, sampling)
+    ratios = parse_range(points.ratios, "ratios")
+    ps = parse_range(points.ps, "ps", infinite=True) if points.ps is not None else ()
+    wanted = replace(one, alignments=sweep_points(one.alignments[0], ratios, ps), sweep=True)
+    invocation.execution(running, output.stats)
+    execution = invocation.execution(running, "steps")
+    gathered = Sweep(wanted.alignments, points.plot)
+    return _carry_out(source, wanted, execution, alignment, output, model, running, gathered)
 
 
 @app.command(no_args_is_help=False)
@@ -130,8 +155,46 @@ def bench(
     return 0
 
 
-def _carry_out(job: Job, aligner: Aligner, running: RunArguments, where: str) -> int:
-    """Run a job with its progress and summary; returns the exit status."""
+def _carry_out(
+    source: Path | None,
+    settings: Settings,
+    execution: Execution,
+    alignment: AlignmentArguments,
+    output: OutputArguments,
+    model: ModelArguments,
+    running: RunArguments,
+    sweep: Sweep | None = None,
+) -> int:
+    """Run a job over the input, from the checks that need no model to the summary; returns the exit status."""
+    from lalign.job import Job, JobInput
+    from lalign.journal import open_journal
+
+    reads = JobInput(
+        invocation.path(source), output.keep, invocation.at_least_one("limit", output.limit), output.strict
+    )
+    system = invocation.text(alignment.system, "system")
+    journal = open_journal(
+        output.output,
+        overwrite=output.overwrite,
+        resume=output.resume,
+        retry_errors=output.retry_errors,
+        force=output.force,
+    )
+    with journal:
+        job = Job(
+            reads,
+            settings,
+            journal,
+            system=system,
+            execution=execution,
+            written=output.stats,  # type: ignore[arg-type]
+            hear_record=sweep.hear_record if sweep else None,
+        )
+        return _run(job, invocation.aligner(model), running, invocation.name(output.output), sweep)
+
+
+def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: Sweep | None) -> int:
+    """Run a job that is ready, with its progress and summary; returns the exit status."""
     from lalign.signals import Interruption
     from lalign.stream import ClosedPipe
 
@@ -139,8 +202,14 @@ def _carry_out(job: Job, aligner: Aligner, running: RunArguments, where: str) ->
     status = 0
     job.start(aligner)
     with Interruption() as interruption, Progress(job.remaining(), quiet=running.quiet, source=job.source.name) as bar:
+
+        def watch(written: list[Result | Failure]) -> None:
+            bar.update(written, job.tally)
+            if sweep is not None:
+                sweep.hear(written)
+
         try:
-            job.run(aligner, interruption, lambda written: bar.update(written, job.tally))
+            job.run(aligner, interruption, watch)
         except ClosedPipe:
             return 0
         except LalignError as error:
@@ -150,6 +219,9 @@ def _carry_out(job: Job, aligner: Aligner, running: RunArguments, where: str) ->
             status = FAILED
     if job.tally.duplicate is not None:
         say(job.tally.duplicate)
+    if sweep is not None and job.tally.records:
+        show(sweep.table())
+        sweep.draw(f"lalign sweep of {job.source.name}")
     if not running.quiet:
         show(summary(job.tally, time.monotonic() - began, where))
     if interruption:

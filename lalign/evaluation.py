@@ -7,16 +7,16 @@ every figure is made of one value per question, the mean over its items, and res
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lalign.errors import LalignError, OptionError
+from lalign.errors import LalignError
 from lalign.options import Alignment, Execution
-from lalign.preferences import LETTERS, Permute, Question, Users, make_items
-from lalign.scoring import Score, Scoring, score_items
+from lalign.preferences import LETTERS, Question, make_items
+from lalign.scoring import EvaluationOptions, Score, score_items
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,25 +34,6 @@ RESAMPLING_BATCH = 1 << 22
 # A table of 80 columns has room for this many domains.
 DOMAINS_IN_TABLE = 5
 COLUMN_WIDTH = 8
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationOptions:
-    """How an evaluation is done: see `scoring.score_items` and `preferences.make_items`.
-
-    Raises `OptionError` for a value that is not one of those.
-    """
-
-    scoring: Scoring = "logit"
-    users: Users = "all"
-    permute: Permute = "seed"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for option, choices in (("scoring", Scoring), ("users", Users), ("permute", Permute)):
-            value = getattr(self, option)
-            if value not in get_args(choices):
-                raise OptionError(option, f"must be one of {', '.join(get_args(choices))}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +93,8 @@ class Evaluation:
     questions: int
     items: int
     chance: float
-    points: tuple[PointEvaluation, ...] = field(default=())
-    model: str | None = None
+    points: tuple[PointEvaluation, ...]
+    model: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object on stdout; p = inf is "inf"."""
@@ -155,9 +136,11 @@ def evaluate(
         execution: batch size, for `scoring="letter"`.
         progress: called with the number of items done and of all items.
 
-    Raises `OptionError` for a principle missing or of no use, `LalignError` without scipy or for a question that the
-    model cannot be asked.
+    Raises `OptionError` for a principle missing or of no use; `LalignError` without scipy, with nothing to ask, or
+    for a question that the model cannot be asked.
     """
+    if not (questions and alignments):
+        raise LalignError("an evaluation needs at least one question and one ratio")
     options = options or EvaluationOptions()
     _scipy_stats()
     items = make_items(questions, users=options.users, permute=options.permute, seed=options.seed, principle=principle)
@@ -232,8 +215,10 @@ def _comparisons(
         p_values = sign_flip(differences, seed)
     bounds = intervals(differences, seed)
     test: Test = "mcnemar" if single else "sign_flip"
-    rows = zip(differences, bounds, p_values, gained, lost, strict=True)
-    return [Comparison(float(row.mean()), *bound, p, more, fewer, test) for row, bound, p, more, fewer in rows]
+    return [
+        Comparison(float(row.mean()), low, high, p, more, fewer, test)
+        for row, (low, high), p, more, fewer in zip(differences, bounds, p_values, gained, lost, strict=True)
+    ]
 
 
 def intervals(values: NDArray[np.float64], seed: int) -> list[tuple[float, float] | tuple[None, None]]:
@@ -297,6 +282,7 @@ def table(evaluation: Evaluation) -> Table:
     """The accuracies for a terminal of 80 columns: a row a ratio, a column a domain and the total, in per cent."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     points = evaluation.points
     domains = list(points[0].domains)
@@ -304,7 +290,8 @@ def table(evaluation: Evaluation) -> Table:
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=_caption(evaluation, domains, shown))
     made.caption_justify = "left"
     made.add_column("ratio", justify="right")
-    for heading in (*map(_plain, shown), "total", "vs 0", "vs 1"):
+    for name in (*shown, "total", "vs 0", "vs 1"):
+        heading = Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name))
         made.add_column(heading, justify="right", max_width=COLUMN_WIDTH, overflow="ellipsis")
     for point in points:
         accuracies = [_cell(point.domains[domain]) for domain in shown]
@@ -324,13 +311,6 @@ def _range(low: float | None, high: float | None) -> str:
 def _versus(comparison: Comparison) -> str:
     p = "p<.001" if comparison.p_value < 0.001 else f"p={comparison.p_value:.3f}".replace("0.", ".")
     return f"{100 * comparison.difference:+.1f}\n{p}"
-
-
-def _plain(domain: str) -> str:
-    # Nothing that a terminal would act on, or that rich would take for markup.
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in domain).replace(
-        "[", "("
-    )
 
 
 def _caption(evaluation: Evaluation, domains: list[str], shown: list[str]) -> str:

@@ -14,7 +14,7 @@ import lalign
 from lalign.aligner import Aligner
 from lalign.errors import LalignError
 from lalign.journal import Journal
-from lalign.options import Execution
+from lalign.options import Execution, Statistics
 from lalign.records import Record, parse_record
 from lalign.requests import Settings
 from lalign.results import Failure, Result, to_line
@@ -81,7 +81,8 @@ class Job:
         source: what is read.
         settings: of every record; `system` and `execution` likewise.
         journal: an output opened already.
-        with_steps: whether the `steps` of results are written; a sweep needs them for its metrics all the same.
+        written: the statistics that records are written with, where that is less than `execution` computes.
+        hear_record: called with each record that is read, in the thread that reads.
     """
 
     def __init__(
@@ -92,14 +93,16 @@ class Job:
         *,
         system: str | None = None,
         execution: Execution | None = None,
-        with_steps: bool = True,
+        written: Statistics | None = None,
+        hear_record: Callable[[Record], None] | None = None,
     ) -> None:
         self.source = source
         self.settings = settings
         self.journal = journal
         self.system = system
         self.execution = execution or Execution()
-        self.with_steps = with_steps
+        self.written = written or self.execution.statistics
+        self.hear_record = hear_record
         self.tally = Tally()
         self.resumed = Resumed()
         self.stream = open_source(source.path)
@@ -113,7 +116,7 @@ class Job:
             "transformers": version("transformers"),
             "model": model,
             "system": self.system,
-            "stats": self.execution.statistics,
+            "stats": self.written,
             "keep": self.source.keep,
             "principle": list(settings.principles.texts),
             "weight": list(settings.principles.weights),
@@ -166,11 +169,16 @@ class Job:
                     continue
                 if isinstance(outcome, Failure) and self.source.strict:
                     raise BadLine(f"{self.source.name}:{line}: {outcome.message}")
-                kept = outcome if self.with_steps or isinstance(outcome, Failure) else replace(outcome, steps=None)
-                self.journal.write(to_line(kept), line=line, last=item == len(records) - 1)
+                self.journal.write(to_line(self._reduced(outcome)), line=line, last=item == len(records) - 1)
                 self.tally.count(outcome)
                 written.append(outcome)
         return written
+
+    def _reduced(self, outcome: Result | Failure) -> Result | Failure:
+        """An outcome with no more statistics than are to be written."""
+        if isinstance(outcome, Failure) or self.written == "steps":
+            return outcome
+        return replace(outcome, steps=None, summary=outcome.summary if self.written == "summary" else None)
 
     def _records(self) -> Iterator[Record | Failure]:
         """The records to run, in order; lines that an earlier run has answered are read, and passed over."""
@@ -183,6 +191,8 @@ class Job:
                 continue
             record = parse_record(raw, keep=self.source.keep)
             self._note_duplicate(record)
+            if self.hear_record is not None and isinstance(record, Record):
+                self.hear_record(record)
             yield record
 
     def _answered(self, raw: RawLine) -> bool:

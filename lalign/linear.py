@@ -62,6 +62,9 @@ def reorder_linears(model: nn.Module) -> int:
                 continue
             replaced += 1
             del child
+    # What is left may be a view of a mapped file, which would keep the whole of it in memory.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
     return replaced
 
 

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal
 
 from lalign.errors import OptionError, OutputError
@@ -22,6 +21,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 1)))
 MOST_IN_LEGEND = 7
 MOST_MARKERS = 12
+LONGEST_TITLE = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,9 @@ def _legend(cell: Any, ps: Sequence[float], has_knee: bool) -> None:
 
 def _name_axes(cell: Any, title: str, unit: str) -> None:
     # A title may come from a user's file: no mathematics in it, no control characters.
-    cell.set_title(shorten(printable(title), 40, placeholder="…"), loc="left", parse_math=False)
+    shown = printable(title)
+    shown = shown if len(shown) <= LONGEST_TITLE else shown[: LONGEST_TITLE - 1] + "…"
+    cell.set_title(shown, loc="left", parse_math=False)
     cell.set_xlabel("ratio")
     cell.set_ylabel(unit)
     cell.spines[["top", "right"]].set_visible(False)

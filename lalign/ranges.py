@@ -85,7 +85,7 @@ def _as_float(value: Fraction, item: str, option: str) -> float:
 def _limit(count: int, option: str, what: str) -> None:
     if count > MOST_POINTS:
         amount = f"{count:,}" if count < 10**9 else "over a thousand million"
-        raise OptionError(option, f"{what} makes {amount} points; at most {MOST_POINTS:,} are allowed")
+        raise OptionError(option, f"{what}: {amount} points; at most {MOST_POINTS:,} are allowed")
 
 
 def _shown(text: str) -> str:

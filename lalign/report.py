@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from lalign.errors import OutputError
 from lalign.metrics import KNEE_MARK, KNEE_RULE, PointSummary, by_p, columns, knees
+from lalign.options import Alignment
 from lalign.plot import PANELS, Panel
 from lalign.results import Failure, Result
 
@@ -49,18 +50,18 @@ def write_report(
     Raises `OutputError` where the file cannot be written, `ValueError` for a result without steps.
     """
     marked = knees(summaries)
-    sheets = list(_sheets(results_by_prompt, {point.alignment for point in marked.values()}))
-    data = htmlsafe_json_dumps({"panels": [_curves(panel, summaries) for panel in PANELS], "prompts": sheets})
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        files("lalign").joinpath("report.html").read_text(encoding="utf-8")
-    )
+    knee_points = {point.alignment for point in marked.values()}
+    sheets = list(_sheets(results_by_prompt, knee_points))
+    data = htmlsafe_json_dumps({"panels": [_panel(panel, summaries, marked) for panel in PANELS], "prompts": sheets})
+    source = files("lalign").joinpath("report.html").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
     page = template.render(
         title=visible(title),
         # Text in the data cannot hold the hash of the data, so no script in it passes for the page's own.
         nonce=hashlib.sha256(data.encode()).hexdigest(),
         data=data,
         columns=columns(summaries),
-        rows=[(point, KNEE_MARK if point in marked.values() else "") for point in summaries],
+        rows=[(point, KNEE_MARK if point.alignment in knee_points else "") for point in summaries],
         knee_rule=KNEE_RULE,
         knee_mark=KNEE_MARK,
         shades=SHADES,
@@ -86,44 +87,37 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def _curves(panel: Panel, summaries: Iterable[PointSummary]) -> dict[str, Any]:
-    marked = knees(summaries := list(summaries))
+def _panel(panel: Panel, summaries: Sequence[PointSummary], marked: Mapping[float, PointSummary]) -> dict[str, Any]:
     curves = []
     for p, points in by_p(summaries).items():
-        measures = [panel.measure(point) for point in points]
-        curves.append(
-            {
-                "p": f"{p:g}",
-                "knee": points.index(marked[p]) if p in marked else None,
-                "ratio": [point.alignment.ratio for point in points],
-                **{
-                    name: [_rounded(panel.scale * getattr(measure, name)) for measure in measures]
-                    for name in ("low", "mean", "high")
-                },
-            }
-        )
+        curve: dict[str, Any] = {"p": f"{p:g}", "ratio": [point.alignment.ratio for point in points]}
+        for name in ("low", "mean", "high"):
+            curve[name] = [_rounded(panel.scale * getattr(panel.measure(point), name)) for point in points]
+        curve["knee"] = points.index(marked[p]) if p in marked else None
+        curves.append(curve)
     return {"title": panel.title, "unit": panel.unit, "curves": curves}
 
 
-def _sheets(results_by_prompt: Iterable[tuple[str, Outcomes]], marked: set[Any]) -> Iterator[dict[str, Any]]:
+def _sheets(results_by_prompt: Iterable[tuple[str, Outcomes]], knee_points: set[Alignment]) -> Iterator[dict[str, Any]]:
     tokens = 0
     for number, (prompt, outcomes) in enumerate(islice(results_by_prompt, MOST_PROMPTS)):
         tokens += sum(len(outcome.token_ids) for outcome in outcomes if isinstance(outcome, Result))
         if number and tokens > MOST_TOKENS:
             return
-        yield {"prompt": visible(prompt), "outcomes": [_card(outcome, marked) for outcome in outcomes]}
+        yield {"prompt": visible(prompt), "outcomes": [_card(outcome, knee_points) for outcome in outcomes]}
 
 
-def _card(outcome: Result | Failure, marked: set[Any]) -> dict[str, Any]:
+def _card(outcome: Result | Failure, knee_points: set[Alignment]) -> dict[str, Any]:
     if isinstance(outcome, Failure):
-        point = {name: f"{value:g}" for name, value in (outcome.point or {"ratio": math.nan, "p": math.nan}).items()}
-        return {**point, "error": visible(f"{outcome.type}: {outcome.message}")}
+        point = outcome.point or {}
+        where = {name: f"{point[name]:g}" if name in point else "" for name in ("ratio", "p")}
+        return {**where, "error": visible(f"{outcome.type}: {outcome.message}")}
     if outcome.steps is None or outcome.summary is None:
         raise ValueError("a report needs results with their steps")
     return {
         "ratio": f"{outcome.alignment.ratio:g}",
         "p": f"{outcome.alignment.p:g}",
-        "knee": outcome.alignment in marked,
+        "knee": outcome.alignment in knee_points,
         "kl": _rounded(outcome.summary["kl_aligned_base_mean"]),
         "flipped": _rounded(100 * outcome.summary["flipped_share"]),
         "length": len(outcome.token_ids),
@@ -153,18 +147,19 @@ def pieces(tokens: Sequence[str], response: str) -> Iterator[tuple[str, slice]]:
     cursor = begin = 0
     for index, token in enumerate(tokens):
         if BROKEN in token or not token:
-            continue
-        reach = cursor + sum(map(len, tokens[begin:index]))
-        at = response.find(token, cursor, reach + 1 + len(token))
-        parts = response[cursor : at if at >= 0 else reach]
-        if begin < index:
-            yield parts, slice(begin, index)
-            parts = ""
-        yield parts + token, slice(index, index + 1)
-        cursor = at + len(token) if at >= 0 else reach
+            continue  # the next whole token tells where its text ends
+        is_split = begin < index
+        at = response.find(token, cursor + is_split)
+        found = at >= 0
+        gap = response[cursor : at if found else len(response) if is_split else cursor]
+        cursor += len(gap) + found * len(token)
+        if is_split:
+            yield gap or BROKEN, slice(begin, index)
+            gap = ""
+        yield gap + token, slice(index, index + 1)
         begin = index + 1
     if begin < len(tokens):
-        yield response[cursor:], slice(begin, len(tokens))
+        yield response[cursor:] or BROKEN, slice(begin, len(tokens))
 
 
 def _rounded(value: float) -> float | None:

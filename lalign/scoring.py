@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice, takewhile
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from lalign.aligner import SHORTEST_PREFIX, Aligner
-from lalign.errors import LalignError, ModelError
+from lalign.errors import LalignError, ModelError, OptionError
 from lalign.models import LoadedModel
 from lalign.options import Alignment, Execution, Sampling
-from lalign.preferences import LETTERS, Item
+from lalign.preferences import LETTERS, Item, Permute, Users
 from lalign.prefill import Forward, Prefix, passes, rest_length
 from lalign.prompts import PromptTemplate
 from lalign.records import Message, Record
@@ -31,6 +31,25 @@ LETTER_TOKENS = 4
 WINDOW = 256
 # A run of letters and digits that begins with a letter; apostrophes and hyphens within belong to it.
 _WORD = re.compile(r"[^\W\d_](?:[^\W_]|['’-](?=\w))*")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """How an evaluation is done: see `score_items` and `preferences.make_items`.
+
+    Raises `OptionError` for a value that is not one of those.
+    """
+
+    scoring: Scoring = "logit"
+    users: Users = "all"
+    permute: Permute = "seed"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, choices in (("scoring", Scoring), ("users", Users), ("permute", Permute)):
+            value = getattr(self, option)
+            if value not in get_args(choices):
+                raise OptionError(option, f"must be one of {', '.join(get_args(choices))}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

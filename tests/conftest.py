@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
 
 TinyModel = Callable[..., Any]
 TinyTokenizer = Callable[..., PreTrainedTokenizerFast]
+
+
+@pytest.fixture(autouse=True)
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One thread where models are tiny: two that wait for each other on a busy machine take a hundred times as long."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(usual if request.node.get_closest_marker("real") else 1)
+    yield
+    torch.set_num_threads(usual)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import SLIDING_WINDOW, VOCABULARY, TinyModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import SLIDING_WINDOW, VOCABULARY, TinyModel
 from lalign.cache import KVStore
 from lalign.prefill import PADDING_SHARE, TOKENS_PER_PASS, Forward, Prefix, passes, rest_length
 
@@ -58,7 +58,9 @@ def model(request: pytest.FixtureRequest, tiny_model: TinyModel) -> Any:
         pytest.param([PREFIX, PREFIX[:5]], [PREFIX], id="nothing but the prefix, or less"),
         pytest.param([[8, 9], [*PREFIX, 50], PREFIX[::-1]], [PREFIX], id="rows shorter than what the longest has left"),
         pytest.param(
-            [[*PREFIX, 1], [*OTHER_PREFIX, 2, 3], [*OTHER_PREFIX[:6], 4], [0]], [PREFIX, OTHER_PREFIX], id="two prefixes"
+            [[*PREFIX, 1], [*OTHER_PREFIX, 2, 3], [*OTHER_PREFIX[:6], 4], [0]],
+            [PREFIX, OTHER_PREFIX],
+            id="two prefixes",
         ),
         pytest.param([[*PREFIX, 1, 2]] * 3, [PREFIX[:4], PREFIX], id="the longer of two that fit"),
     ],
