@@ -99,7 +99,9 @@ class Aligner:
         lookahead = Lookahead(_requests(prompts, builder), window)
         try:
             batch_size = self._batch_size(execution, settings, lookahead)
-            engine = Engine(model, stop_ids, batch_size, execution.statistics, len(settings.alignments))
+            engine = Engine(
+                model, stop_ids, batch_size, execution.statistics, len(settings.alignments), execution.compile
+            )
             self.counters = engine.counters
             for prefix in template.shared_prefixes(settings.principles):
                 if len(prefix) >= SHORTEST_PREFIX:

@@ -169,6 +169,14 @@ class RunArguments:
         str, _option("Pairs in flight, >= 1, or auto: what fits in --memory-share of the free memory.", RUN)
     ] = "16"
     memory_share: Annotated[float, _option("For --batch-size auto, above 0 and at most 1.", RUN)] = 0.7
+    compile: Annotated[
+        bool,
+        _flag(
+            "Compile the decoding step with torch.compile: a minute at the start, for long jobs on GPUs.",
+            RUN,
+            "--compile",
+        ),
+    ] = False
     quiet: Annotated[bool, _flag("No progress and no summary; errors still show.", RUN, "--quiet", "-q")] = False
     debug: Annotated[bool, _flag("Show tracebacks.", RUN, "--debug")] = False
 

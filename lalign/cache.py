@@ -9,6 +9,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 BLOCK = 64
+# Every new width costs a compilation, so a store of static shape grows in larger blocks.
+STATIC_BLOCK = 512
 
 
 class StoreLayer(CacheLayerMixin):
@@ -34,9 +36,16 @@ class StoreLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the new columns at `end`; return all live columns and the new ones."""
+        """Write the new columns at `end`; return all live columns and the new ones.
+
+        In a static step: the column at `position`; all of the storage.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if self.store.position is not None:
+            self.keys.index_copy_(2, self.store.position, key_states)
+            self.values.index_copy_(2, self.store.position, value_states)
+            return self.keys, self.values
         store, stop = self.store, self.store.end + key_states.shape[2]
         self.keys[: store.rows, :, store.end : stop] = key_states
         self.values[: store.rows, :, store.end : stop] = value_states
@@ -59,8 +68,11 @@ class KVStore(Cache):
     differences of columns are differences of positions, stock causal and sliding-window masks hold as they are.
     """
 
-    def __init__(self, num_layers: int, rows: int = 0, columns: int = 0) -> None:
+    def __init__(self, num_layers: int, rows: int = 0, columns: int = 0, block: int = BLOCK) -> None:
         super().__init__(layers=[StoreLayer(self) for _ in range(num_layers)])
+        self.block = block
+        # Where a static step writes, `[1]` on the device; None outside of one.
+        self.position: Tensor | None = None
         self.rows = rows
         self.row_capacity = rows
         self.column_capacity = columns
@@ -153,7 +165,7 @@ class KVStore(Cache):
     def _lay_out(self, rows: int, width: int, query_length: int) -> None:
         """Move to new storage: live columns end at `width`, with room for at least `query_length` more."""
         self.row_capacity = max(rows, self.row_capacity)
-        self.column_capacity = -(-(width + query_length) // BLOCK) * BLOCK
+        self.column_capacity = -(-(width + query_length) // self.block) * self.block
         into = slice(width - self.width, width)
         for layer in self.layers:
             if not layer.is_initialized:

@@ -190,7 +190,9 @@ def _carry_out(
             written=output.stats,  # type: ignore[arg-type]
             hear_record=sweep.hear_record if sweep else None,
         )
-        return _run(job, invocation.aligner(model), running, invocation.name(output.output), sweep)
+        return _run(
+            job, invocation.aligner(model, compiled=running.compile), running, invocation.name(output.output), sweep
+        )
 
 
 def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: Sweep | None) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lalign.batch import Batch, Group, Request, Sequence
 from lalign.cache import KVStore
+from lalign.compiled import CompiledForward
 from lalign.decoding import choose
 from lalign.options import Statistics
 from lalign.prefill import Forward, Prefix, passes, rest_length
@@ -54,12 +55,19 @@ class Engine:
             requests of several points are admitted while, counting each point as a pair, there are at most twice
             `batch_size`.
         statistics: which statistics are wanted; with "none", twins that change nothing are not run.
+        compile: run decoding steps through torch.compile.
     """
 
     def __init__(
-        self, model: Any, stop_ids: frozenset[int], batch_size: int, statistics: Statistics, points: int = 1
+        self,
+        model: Any,
+        stop_ids: frozenset[int],
+        batch_size: int,
+        statistics: Statistics,
+        points: int = 1,
+        compile: bool = False,
     ) -> None:
-        self.forward = Forward(model)
+        self.forward = CompiledForward(model) if compile else Forward(model)
         self.stop_ids = stop_ids
         self.batch_size = batch_size
         self.statistics = statistics
@@ -70,7 +78,7 @@ class Engine:
         self._clear()
 
     def _clear(self) -> None:
-        self.store = KVStore(self.forward.num_layers)
+        self.store = KVStore(self.forward.num_layers, block=self.forward.block)
         self.batch = Batch([], self.forward.device)
 
     @torch.inference_mode()
@@ -145,7 +153,7 @@ class Engine:
         began = time.perf_counter()
         self.counters.steps += 1
         self.counters.step_rows += self.store.rows
-        logits = self.forward(self.batch.input_ids, self.store)
+        logits = self.forward.step(self.batch.input_ids, self.store)
         ended = self._take(logits, self.batch, self.store)
         self.counters.decode_seconds += time.perf_counter() - began
         return ended

@@ -315,10 +315,10 @@ def _versus(comparison: Comparison) -> str:
 
 def _caption(evaluation: Evaluation, domains: list[str], shown: list[str]) -> str:
     options, test = evaluation.options, evaluation.points[0].versus_0.test
-    left_out = f" {len(domains)} domains are in the JSON alone." if len(shown) < len(domains) else ""
+    test_name = "exact McNemar test" if test == "mcnemar" else "sign-flip test"
     return (
-        f"Accuracy in % ({options.scoring} scoring, {evaluation.questions} questions, {evaluation.items} items); below "
-        f"it the 95 % interval, bootstrap over questions. Chance: {100 * evaluation.chance:.1f}. "
-        f"vs 0, vs 1: points gained on the base model and on the principle as a plain prompt; below, "
-        f"{'exact McNemar' if test == 'mcnemar' else 'sign-flip permutation'} test.{left_out}"
+        f"Accuracy in % ({options.scoring}, {evaluation.questions} questions, {evaluation.items} items) over its 95 % "
+        f"interval (bootstrap over questions). Chance: {100 * evaluation.chance:.1f}. vs 0, vs 1: gained on the base "
+        f"model, on the principle as a plain prompt, over p ({test_name})."
+        + (f" {len(domains)} domains are in the JSON alone." if len(shown) < len(domains) else "")
     )

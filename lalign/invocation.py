@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lalign.arguments import AlignmentArguments, ModelArguments, RunArguments, SamplingArguments
 from lalign.errors import OptionError
-from lalign.options import Alignment, Execution, Sampling
+from lalign.options import Alignment, Execution, Sampling, Statistics
 from lalign.ranges import parse_range
 from lalign.terminal import silence_libraries
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lalign.requests import Settings
 
 
-def model_options(model: ModelArguments) -> ModelOptions:
+def model_options(model: ModelArguments, *, reorder: bool = True) -> ModelOptions:
     """The model to load. Raises `OptionError`."""
     from lalign.models import ModelOptions
 
@@ -31,15 +31,16 @@ def model_options(model: ModelArguments) -> ModelOptions:
         device_map=model.device_map,
         allow_pickle=model.allow_pickle,
         trust_remote_code=model.trust_remote_code,
+        reorder=reorder,
     )
 
 
-def aligner(model: ModelArguments) -> Aligner:
+def aligner(model: ModelArguments, *, compiled: bool = False) -> Aligner:
     """The model, loaded. Raises `ModelError`, `OptionError`."""
     from lalign.aligner import Aligner
     from lalign.models import load
 
-    return Aligner(load(model_options(model)))
+    return Aligner(load(model_options(model, reorder=not compiled)))
 
 
 def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:
@@ -66,7 +67,12 @@ def execution(running: RunArguments, statistics: str) -> Execution:
         batch_size: Any = size if size == "auto" else int(size)
     except ValueError:
         raise OptionError("batch_size", f"must be a whole number or auto, not {size!r}") from None
-    return Execution(batch_size=batch_size, memory_share=running.memory_share, statistics=statistics)  # type: ignore[arg-type]
+    return Execution(
+        batch_size=batch_size,
+        memory_share=running.memory_share,
+        statistics=cast(Statistics, statistics),
+        compile=running.compile,
+    )
 
 
 def text(path: Path | None, option: str) -> str | None:

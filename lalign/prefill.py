@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lalign.cache import KVStore
+from lalign.cache import BLOCK, KVStore
 
 # Rows of unequal length are run together while no more than this share of the tokens is padding.
 PADDING_SHARE = 0.15
@@ -32,6 +32,8 @@ class Forward:
 
     Gives logits of the last position alone, `[rows, vocab]`.
     """
+
+    block = BLOCK
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -58,6 +60,10 @@ class Forward:
         store.advance(new)
         logits: Tensor = output.logits[:, -1]
         return logits
+
+    def step(self, input_ids: Tensor, store: KVStore) -> Tensor:
+        """One decoding step, `input_ids` `[rows, 1]`."""
+        return self(input_ids, store)
 
     def prefix(self, token_ids: list[int]) -> Prefix:
         """Run tokens that many prompts begin with."""
