@@ -31,7 +31,7 @@ class CompiledForward(Forward):
         kinds = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or [])
         if kinds - {"full_attention"} or not self.takes_position_ids:
             raise OptionError("compile", f"does not go with {model.config.model_type}: it takes full attention")
-        self.compiled = torch.compile(model, dynamic=False)
+        self.compiled: Any = torch.compile(model, dynamic=False)
 
     def step(self, input_ids: Tensor, store: KVStore) -> Tensor:
         store.reserve(1)

@@ -255,8 +255,11 @@ def mcnemar(gained: int, lost: int) -> float:
 def sign_flip(differences: NDArray[np.float64], seed: int) -> list[float]:
     """Two-sided p-values for the mean of each row `[rows, questions]` being 0, by flipping signs of questions.
 
-    Exact up to 13 questions, where there are no more than `RESAMPLES` flips; else by that many random ones.
+    Exact up to 13 questions, where there are no more than `RESAMPLES` flips; else by that many random ones. One
+    question alone proves nothing: 1.
     """
+    if differences.shape[-1] < 2:
+        return [1.0] * len(differences)
     result = _scipy_stats().permutation_test(
         (differences,),
         np.mean,
@@ -317,8 +320,8 @@ def _caption(evaluation: Evaluation, domains: list[str], shown: list[str]) -> st
     options, test = evaluation.options, evaluation.points[0].versus_0.test
     test_name = "exact McNemar test" if test == "mcnemar" else "sign-flip test"
     return (
-        f"Accuracy in % ({options.scoring}, {evaluation.questions} questions, {evaluation.items} items) over its 95 % "
-        f"interval (bootstrap over questions). Chance: {100 * evaluation.chance:.1f}. vs 0, vs 1: gained on the base "
-        f"model, on the principle as a plain prompt, over p ({test_name})."
+        f"Accuracy in % ({options.scoring}, {evaluation.questions} questions, {evaluation.items} items), below it the "
+        f"95 % interval (bootstrap over questions). Chance: {100 * evaluation.chance:.1f}. vs 0, vs 1: gained on the "
+        f"base model and on the principle as a plain prompt, below it p ({test_name})."
         + (f" {len(domains)} domains are in the JSON alone." if len(shown) < len(domains) else "")
     )

@@ -67,7 +67,9 @@ class PromptTemplate:
         text = system if principle is None else _joined(system or self.default_system, principle)
         if self.is_chat:
             return self._encode(self._render(text, turns), add_special_tokens=False)
-        return self._encode(_joined(text, _transcript(turns)), add_special_tokens=True)
+        # A prompt that was rendered elsewhere begins with the BOS that the tokenizer is about to add.
+        transcript = _transcript(turns).removeprefix(self.tokenizer.bos_token or "")
+        return self._encode(_joined(text, transcript), add_special_tokens=True)
 
     def twins(self, messages: Sequence[Message], principles: Principles) -> list[list[int]]:
         """The ids of the base twin, then those of one principled twin per principle."""

@@ -88,8 +88,10 @@ class RequestBuilder:
         try:
             base, *principled = self.template.twins(record.messages, principles)
         except Exception as error:  # a chat template may raise anything at a conversation it does not allow
-            message = f"the chat template refuses the conversation: {error}"
+            message = f"the chat template refuses the conversation: {' '.join(str(error).split())}"
             return Failure(record.id, record.line, "template_error", message)
+        if not (base and all(principled)):
+            return Failure(record.id, record.line, "empty_prompt", "prompt: the tokenizer makes no token of it")
         request = Request(key, base, tuple(principled), principles.weights, points)
         return self._too_long(record, request) or request
 
@@ -108,9 +110,9 @@ class RequestBuilder:
     def _principles(self, record: Record) -> Principles:
         principles = self.settings.principles
         if record.principle is not None:
-            principles = replace(principles, texts=(record.principle,), weights=(1.0,))
+            principles = replace(principles, texts=(record.principle.strip(),), weights=(1.0,))
         if record.contrast is not None:
-            principles = replace(principles, contrast=record.contrast)
+            principles = replace(principles, contrast=record.contrast.strip())
         return principles
 
     def _too_long(self, record: Record, request: Request) -> Failure | None:

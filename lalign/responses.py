@@ -33,6 +33,8 @@ class ResponseWriter:
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids
         self.statistics = statistics
+        self._before = tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
+        self._before_text: str = tokenizer.decode(self._before, clean_up_tokenization_spaces=False)
         self.token_text = lru_cache(maxsize=1 << 16)(self._token_text)
 
     def outcome(self, ended: Ended, record: Record) -> Result | Failure:
@@ -88,5 +90,6 @@ class ResponseWriter:
         return text
 
     def _token_text(self, token: int) -> str:
-        text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        return text
+        # Behind another token, since many tokenizers drop the space before the first.
+        text: str = self.tokenizer.decode([*self._before, token], clean_up_tokenization_spaces=False)
+        return text.removeprefix(self._before_text)

@@ -166,6 +166,4 @@ def _nucleus(scaled: Tensor, normaliser: Tensor, top_p: float, candidates: int) 
         values, indices = scaled.sort(dim=-1, descending=True)
     probabilities = (values - normaliser).exp()
     before = probabilities.cumsum(-1) - probabilities
-    kept = before < top_p
-    kept[:, 0] = True
-    return kept, indices
+    return before < top_p, indices

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import orjson
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -142,3 +150,107 @@ def tiny_tokenizer() -> TinyTokenizer:
         )
 
     return build
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny llama and its chat tokenizer as files, for `--model`; context of 512 tokens."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model("llama").save_pretrained(folder)
+    tiny_tokenizer("chatml").save_pretrained(folder)
+    return folder
+
+
+# Python with all of lalign imported, which forks for each command: a command takes 0.3 s of CPU time, and not 5 s as
+# `python -m lalign` does, most of it for importing torch and transformers. Each fork gets its own arguments, folder and three open files.
+_FORKING = """
+import gc, json, os, runpy, socket, sys
+from lalign.models import ModelOptions, load
+import lalign.cli, lalign.job
+lalign.cli.invocation.silence_libraries()
+load(ModelOptions(sys.argv[2]))
+gc.freeze()  # what a fork collects at its end need not be all that was imported
+server = socket.socket(fileno=int(sys.argv[1]))
+while message := socket.recv_fds(server, 1 << 20, 3):
+    if not message[0]:
+        sys.exit()
+    asked, files = json.loads(message[0]), message[1]
+    if "wait" in asked:
+        answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])
+    elif not (answer := os.fork()):
+        break
+    server.sendall(b"%d" % answer)
+    for file in files:
+        os.close(file)
+for number, file in enumerate(files):
+    os.dup2(file, number)
+    os.close(file)
+server.close()
+os.chdir(asked["folder"])
+sys.argv = ["lalign", *asked["arguments"]]
+runpy.run_module("lalign", run_name="__main__")
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command has left: its exit status (minus the signal that killed it), and what it wrote."""
+
+    status: int
+    out: bytes
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of stdout, each of which must be a JSON object."""
+        return [orjson.loads(line) for line in self.out.splitlines()]
+
+
+class Lalign:
+    """The command `lalign`, run in processes of its own, with their current folder in `folder`."""
+
+    def __init__(self, connection: socket.socket, folder: Path) -> None:
+        self.connection = connection
+        self.folder = folder
+
+    def __call__(self, *arguments: object, stdin: bytes = b"", stdout: IO[bytes] | None = None) -> Finished:
+        """Run a command to its end; `stdout` takes what would else be found in `out`."""
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            given.write(stdin)
+            given.seek(0)
+            status = self.wait(self.start(*arguments, stdin=given, stdout=stdout or out, stderr=err))
+            out.seek(0)
+            err.seek(0)
+            return Finished(status, out.read(), err.read().decode())
+
+    def start(self, *arguments: object, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> int:
+        """Start a command; returns the id of its process."""
+        asked = {"arguments": [str(argument) for argument in arguments], "folder": str(self.folder)}
+        files = [file.fileno() for file in (stdin, stdout, stderr)]
+        socket.send_fds(self.connection, [json.dumps(asked).encode()], files)
+        return int(self.connection.recv(100))
+
+    def wait(self, process: int) -> int:
+        """Wait until a process ends; returns its exit status. Raises `TimeoutError` after two minutes."""
+        self.connection.sendall(json.dumps({"wait": process}).encode())
+        return int(self.connection.recv(100))
+
+
+@pytest.fixture(scope="session")
+def forks(tiny_folder: Path) -> Iterator[socket.socket]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(120)
+    command = [sys.executable, "-c", _FORKING, str(theirs.fileno()), str(tiny_folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with ours, subprocess.Popen(
+        command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+    ):
+        theirs.close()
+        yield ours
+        ours.close()
+
+
+@pytest.fixture
+def lalign(forks: socket.socket, tmp_path: Path) -> Lalign:
+    """`lalign("generate", ...)`: the program in a process of its own, in the test's folder."""
+    return Lalign(forks, tmp_path)

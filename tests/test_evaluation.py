@@ -177,6 +177,7 @@ def test_mcnemar_is_the_exact_sign_test_of_the_discordant_items(gained: int, los
         ([-0.25, -0.5, -0.25], 2 / 8),
         ([0, 0, 0], 1),
         ([0.25, -0.25], 1),
+        ([0.25], 1),
         # Of 16 flips, (1, .5, .25, .25) and (1, .5, .25, -.25) twice over have a mean as large, and as many as small.
         ([1, 0.5, 0.25, -0.25], 6 / 16),
     ],

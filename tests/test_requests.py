@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import TinyTokenizer
+from tokenizers import normalizers
 
 from lalign.batch import Request
 from lalign.errors import OptionError
@@ -18,7 +19,10 @@ from lalign.requests import RequestBuilder, Settings, resolve
 from lalign.results import Failure
 
 KIND = make_principles(["Be kind."])
-RAISING = "{% for message in messages %}{% if message.role == 'assistant' %}{{ raise_exception('no\nassistants') }}{% endif %}{% endfor %}"
+RAISING = (
+    "{% for message in messages %}{{ message.content }}"
+    "{% if message.role == 'assistant' %}{{ raise_exception('no\nassistants') }}{% endif %}{% endfor %}"
+)
 
 
 def record(line: int = 1, text: str = "Hello", **given: Any) -> Record:
@@ -189,6 +193,15 @@ def test_an_option_that_does_not_go_with_the_jobs_is_named(build: Callable[..., 
     failure = failure_of(build(record(options={"p": 1.0}), paper))
     assert failure.type == "invalid_option"
     assert failure.message.startswith("p: ")
+
+
+def test_a_prompt_that_leaves_no_token(tiny_tokenizer: TinyTokenizer) -> None:
+    """As tokenizers that drop control characters make of some prompts."""
+    tokenizer = tiny_tokenizer(add_bos=False)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\x01", "")
+    builder = RequestBuilder(PromptTemplate(tokenizer), Settings(KIND), None, never)
+    failure = failure_of(builder.build(record(text="\x01\x01"), 0))
+    assert failure.type == "empty_prompt"
 
 
 def test_a_conversation_that_the_template_refuses(tiny_tokenizer: TinyTokenizer) -> None:
