@@ -17,6 +17,7 @@ MODEL = "Model"
 OUTPUT = "Input and output"
 RUN = "Running"
 SWEEP = "Points"
+EVAL = "Evaluation"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,8 +27,8 @@ def _option(help: str, panel: str, *names: str, default: str | bool = True, meta
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=default, metavar=metavar)
 
 
-def _flag(help: str, panel: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False)
+def _flag(help: str, panel: str, *names: str, default: str | bool = False) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=default)
 
 
 InputFile = Annotated[
@@ -220,6 +221,32 @@ class SweepArguments:
         Path | None,
         _option("Draw the curves: .png or .svg, or .html with the responses side by side.", SWEEP, metavar="FILE"),
     ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalArguments:
+    """What is asked, and how answers are scored."""
+
+    ratios: Annotated[
+        str,
+        _option("Ratios: a list 0,1,2.5, a range 0:5 (both ends, step 1) or 0:5:0.5.", EVAL, metavar="RANGE"),
+    ] = "0:5"
+    scoring: Annotated[
+        str,
+        _option(
+            "logit: the likeliest of the letters, nothing generated; letter: the first letter generated, the paper's.",
+            EVAL,
+        ),
+    ] = "logit"
+    one_user: Annotated[
+        bool,
+        _flag("Ask as one user, or as all four of each question.", EVAL, "--one-user/--all-users", default="all-users"),
+    ] = False
+    permute: Annotated[
+        str, _option("Order of the answers: one drawn per question (seed), or all orders.", EVAL)
+    ] = "seed"
+    seed: Annotated[int, _option("Seed of what is drawn.", EVAL)] = 0
+    plot: Annotated[Path | None, _option("Draw accuracy over ratio: .png or .svg.", EVAL, metavar="FILE")] = None
 
 
 @dataclass(frozen=True, slots=True)

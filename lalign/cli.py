@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import orjson
 import typer
@@ -20,6 +20,7 @@ from lalign.arguments import (
     AlignmentArguments,
     BenchArguments,
     DebugFlag,
+    EvalArguments,
     InputFile,
     ModelArguments,
     OutputArguments,
@@ -111,7 +112,7 @@ def sweep(
     """
     from lalign.sweep import Sweep
 
-    one = invocation.settings(alignment, sampling)
+    one = invocation.settings(invocation.without_ratio(alignment), sampling)
     ratios = parse_range(points.ratios, "ratios")
     ps = parse_range(points.ps, "ps", infinite=True) if points.ps is not None else ()
     wanted = replace(one, alignments=sweep_points(one.alignments[0], ratios, ps), sweep=True)
@@ -119,6 +120,61 @@ def sweep(
     execution = invocation.execution(running, "steps")
     gathered = Sweep(wanted.alignments, points.plot)
     return _carry_out(source, wanted, execution, alignment, output, model, running, gathered)
+
+
+@app.command("eval", no_args_is_help=False)
+@grouped
+def evaluate(
+    source: InputFile = None,
+    *,
+    asked: EvalArguments,
+    alignment: AlignmentArguments,
+    model: ModelArguments,
+    running: RunArguments,
+) -> int:
+    """Score multiple-choice answers at each ratio: personal preferences (the paper's Table 3), or any choices.
+
+    lalign eval preferences.jsonl --ratios 0:5 > accuracy.json
+    """
+    from lalign.evaluation import check_extra, table
+    from lalign.evaluation import evaluate as run_evaluation
+    from lalign.plot import plot_accuracy, plot_format
+    from lalign.preferences import read_questions
+    from lalign.scoring import EvaluationOptions
+
+    check_extra()
+    options = EvaluationOptions(
+        scoring=cast(Any, asked.scoring),
+        users="one" if asked.one_user else "all",
+        permute=cast(Any, asked.permute),
+        seed=asked.seed,
+    )
+    if asked.plot is not None and plot_format(asked.plot) == "html":
+        raise OptionError("plot", f"must name a .png or .svg file, not {asked.plot.name!r}")
+    one = invocation.settings(invocation.without_ratio(alignment), SamplingArguments())
+    points = sweep_points(one.alignments[0], parse_range(asked.ratios, "ratios"), ())
+    principle, *more = one.principles.texts or (None,)
+    if more or one.principles.contrast is not None:
+        raise OptionError("principle", "an evaluation takes one principle at the most, and no contrast")
+    execution = invocation.execution(running, "none")
+    system = invocation.text(alignment.system, "system")
+    questions = read_questions(invocation.path(source))
+    with Progress(None, quiet=running.quiet, source="eval", unit="item") as bar:
+        found = run_evaluation(
+            invocation.aligner(model),
+            questions,
+            points,
+            options,
+            principle=principle,
+            system=system,
+            execution=execution,
+            progress=bar.reach,
+        )
+    show(table(found))
+    if asked.plot is not None:
+        plot_accuracy(asked.plot, found.curves(), found.chance)
+    typer.echo(orjson.dumps(found.to_dict(), option=orjson.OPT_INDENT_2).decode())
+    return 0
 
 
 @app.command(no_args_is_help=False)

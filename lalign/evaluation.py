@@ -108,6 +108,18 @@ class Evaluation:
             "ratios": [_point_dict(point) for point in self.points],
         }
 
+    def curves(self) -> dict[str, list[tuple[float, float, float, float]]]:
+        """(ratio, accuracy, low, high) of each point by domain, then of the total: for `plot.plot_accuracy` (Fig. 5).
+
+        Where there is no interval, low and high are the accuracy itself.
+        """
+        series: dict[str, list[tuple[float, float, float, float]]] = {}
+        for point in self.points:
+            for name, part in (*point.domains.items(), ("total", point.total)):
+                low, high = (part.accuracy if bound is None else bound for bound in (part.low, part.high))
+                series.setdefault(name, []).append((point.alignment.ratio, part.accuracy, low, high))
+        return series
+
 
 def _point_dict(point: PointEvaluation) -> dict[str, Any]:
     fields = asdict(point)
@@ -142,7 +154,7 @@ def evaluate(
     if not (questions and alignments):
         raise LalignError("an evaluation needs at least one question and one ratio")
     options = options or EvaluationOptions()
-    _scipy_stats()
+    check_extra()
     items = make_items(questions, users=options.users, permute=options.permute, seed=options.seed, principle=principle)
     points = (*BASELINES, *alignments)
     scores = []
@@ -271,6 +283,11 @@ def sign_flip(differences: NDArray[np.float64], seed: int) -> list[float]:
         rng=np.random.default_rng(seed),
     )
     return [float(p) for p in result.pvalue]
+
+
+def check_extra() -> None:
+    """Raise `LalignError` where scipy is not installed; for callers to know before a model is loaded."""
+    _scipy_stats()
 
 
 def _scipy_stats() -> Any:

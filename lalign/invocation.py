@@ -60,6 +60,13 @@ def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Sett
     return resolve(principles, alignment.recipe, Sampling(**drawn), given)
 
 
+def without_ratio(alignment: AlignmentArguments) -> AlignmentArguments:
+    """The options of a command that goes over ratios. Raises `OptionError` where one is given."""
+    if alignment.ratio is not None:
+        raise OptionError("ratio", "is one of many here: give --ratios")
+    return alignment
+
+
 def execution(running: RunArguments, statistics: str) -> Execution:
     """How the job runs. Raises `OptionError`."""
     size = running.batch_size

@@ -155,11 +155,13 @@ class Job:
             for outcomes in ticks:
                 watch(self._write(outcomes))
                 if interruption:
-                    return
+                    break
+            else:
+                if self.source.limit is None:
+                    self.journal.end_input()
         finally:
             ticks.close()
-        if self.source.limit is None:
-            self.journal.end_input()
+        self.journal.sync()
 
     def _write(self, outcomes: list[Result | Failure]) -> list[Result | Failure]:
         """Write what does not stand already; returns what was written."""
@@ -204,7 +206,7 @@ class Job:
     def _note_duplicate(self, record: Record | Failure) -> None:
         if self.tally.duplicate is not None or record.id == record.line:
             return
-        mark = hash(record.id)
+        mark = hash(repr(record.id))  # -1 and -2 have one hash
         if mark in self.tally._ids:
             self.tally.duplicate = f"{self.source.name}:{record.line}: id {record.id!r} was given before; all are kept"
             self.tally._ids.clear()

@@ -10,8 +10,8 @@ import io
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -61,7 +61,8 @@ class Journal:
     """Records to a file, under an exclusive lock from here until the journal is left.
 
     The file stays as it was until `start` resumes it or the first record comes, so that a job that fails before that
-    has destroyed nothing. Left by an exception, it holds the whole records written so far.
+    has destroyed nothing. Left by an exception, it holds the whole records written so far. Leaving it raises
+    `OutputError` for a fault of the disk that `write` or `sync` have not raised already.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Journal:
         self._redone: io.FileIO | None = None
         self._group: list[bytes] = []
         self._written = 0
+        self._faulty = False
         self._lock = _lock(self._path, self._name)
         try:
             self._continues = self._may_write(overwrite, resume) and resume
@@ -126,7 +128,7 @@ class Journal:
         Records come in input order, without those that stand. Raises `OutputError` for a fault of the disk, after
         which the file ends with the last record that was taken.
         """
-        with faults(self._name, self.resumed.records + self._written):
+        with self._faults():
             if self._stream is None:
                 self._begin(0)
             if self._redone is not None and self.resumed.redoes(line):
@@ -154,7 +156,7 @@ class Journal:
         """Brings records and header to the disk; `write` does so every 2 s. Raises `OutputError`."""
         if self._stream is None:
             return
-        with faults(self._name, self.resumed.records + self._written):
+        with self._faults():
             if not _is_at(self._path, self._stream):
                 raise OutputError(f"{self._name}: was moved or deleted while the job wrote it")
             os.fsync(self._stream.fileno())
@@ -169,17 +171,31 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        told = self._faulty
         try:
-            with faults(self._name, self.resumed.records + self._written):
+            with self._faults():
                 if error is None and self._stream is None and self._fingerprint is not None:
                     self._begin(0)
                 self._merge()
             self.sync()
+        except OutputError:
+            if not told:
+                raise
         finally:
             for file in (self._stream, self._redone):
                 if file is not None:
                     file.close()
             _unlock(self._lock)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """As `faults`, and remembers that there was one, so that it is told once."""
+        try:
+            with faults(self._name, self.resumed.records + self._written):
+                yield
+        except OutputError:
+            self._faulty = True
+            raise
 
     def _may_write(self, overwrite: bool, resume: bool) -> bool:
         """Whether there is anything in the file."""

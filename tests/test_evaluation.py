@@ -18,7 +18,7 @@ from rich.console import Console
 
 from lalign.aligner import Aligner
 from lalign.errors import LalignError, OptionError
-from lalign.evaluation import Evaluation, evaluate, intervals, mcnemar, sign_flip, summarise, table
+from lalign.evaluation import Evaluation, check_extra, evaluate, intervals, mcnemar, sign_flip, summarise, table
 from lalign.models import LoadedModel
 from lalign.options import Alignment
 from lalign.preferences import Item, Question, make_items
@@ -82,7 +82,7 @@ def test_each_point_is_compared_with_the_base_model_and_the_plain_prompt_on_the_
 
 
 def test_questions_count_alike_whatever_the_number_of_their_items() -> None:
-    scores = [*outcomes(question(1), *["++++"] * 3), *outcomes(question(2, choices=2), *["--"] * 3)]
+    scores = [*outcomes(question(1), *["----"] * 3), *outcomes(question(2, choices=2), *["++"] * 3)]
     (point,) = evaluation_of(scores, POINTS[:1]).points
     assert point.total.accuracy == 0.5
 
@@ -221,6 +221,15 @@ def test_the_json_object_says_how_and_what() -> None:
     assert set(first["letters"]) == {"A", "B", "C", "D", "none"}
 
 
+def test_curves_are_those_of_the_domains_and_of_the_total_over_the_ratio() -> None:
+    found = evaluation_of(SCORES)
+    curves = found.curves()
+    assert list(curves) == ["diet", "technology", "total"]
+    assert curves["technology"] == [(2, 0, 0, 0), (3, 0.5, 0.5, 0.5)]  # one question has no interval
+    total = found.points[1].total
+    assert curves["total"][1] == (3, total.accuracy, total.low, total.high)
+
+
 def rendered(evaluation: Evaluation) -> list[str]:
     console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(table(evaluation))
@@ -286,5 +295,6 @@ def test_what_cannot_be_evaluated_is_told_before_the_model_runs(monkeypatch: pyt
     with pytest.raises(OptionError, match="principle: is of no use"):
         evaluate(nothing, [question(1)], POINTS, principle="Be right.")
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(LalignError, match=r"pip install 'lalign\[eval\]'"):
-        evaluate(nothing, [question(1)], POINTS)
+    for attempt in (check_extra, lambda: evaluate(nothing, [question(1)], POINTS)):
+        with pytest.raises(LalignError, match=r"pip install 'lalign\[eval\]'"):
+            attempt()

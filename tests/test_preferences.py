@@ -26,11 +26,14 @@ FUZZ_EXAMPLES = int(os.environ.get("LALIGN_FUZZ_EXAMPLES", "500"))
 PERSONAL = {
     "domain": "diet",
     "question": "What is for lunch?",
-    **{
-        f"preference_{letter}": f"a {animal}"
-        for letter, animal in zip("abcd", ("ant", "bee", "cat", "dog"), strict=True)
-    },
-    **{f"answer_{letter}": food for letter, food in zip("abcd", ("Sugar", "Nectar", "Fish", "Bones"), strict=True)},
+    "preference_a": "an ant",
+    "preference_b": "a bee",
+    "preference_c": "a cat",
+    "preference_d": "a dog",
+    "answer_a": "Sugar",
+    "answer_b": "Nectar",
+    "answer_c": "Fish",
+    "answer_d": "Bones",
 }
 CHOICE = {"prompt": "2 + 2?", "choices": ["3", "4", "5"], "answer": 1}
 
