@@ -30,7 +30,7 @@ from lalign.arguments import (
     grouped,
 )
 from lalign.errors import LalignError, OptionError
-from lalign.metrics import KNEE_RULE
+from lalign.knee import KNEE_RULE
 from lalign.options import Execution
 from lalign.ranges import parse_range, sweep_points
 from lalign.results import Failure, Result

@@ -23,16 +23,18 @@ def _number(
     high: float | None = None,
     infinite: bool = False,
 ) -> None:
-    allowed = _interval(low, above, high, infinite)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise OptionError(option, f"must be a number {allowed}, not {_shown(value)}")
+    try:
+        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer that no float can hold
+        number = math.nan
     if (
-        math.isnan(value)
-        or (math.isinf(value) and not infinite)
-        or (low is not None and value < low)
-        or (above is not None and value <= above)
-        or (high is not None and value > high)
+        math.isnan(number)
+        or (math.isinf(number) and not infinite)
+        or (low is not None and number < low)
+        or (above is not None and number <= above)
+        or (high is not None and number > high)
     ):
+        allowed = _interval(low, above, high, infinite)
         raise OptionError(option, f"must be a number {allowed}, not {_shown(value)}")
 
 

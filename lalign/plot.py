@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lalign.errors import OptionError, OutputError
-from lalign.metrics import Measure, PointSummary, by_p, knees
+from lalign.knee import by_p, knees
+from lalign.metrics import Measure, PointSummary
 from lalign.terminal import printable
 
 PlotFormat = Literal["png", "svg", "html"]

@@ -19,7 +19,8 @@ from jinja2 import Environment, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
 from lalign.errors import OutputError
-from lalign.metrics import KNEE_MARK, KNEE_RULE, PointSummary, by_p, columns, knees
+from lalign.knee import KNEE_MARK, KNEE_RULE, by_p, knees
+from lalign.metrics import PointSummary, columns
 from lalign.options import Alignment
 from lalign.plot import PANELS, Panel
 from lalign.results import Failure, Result

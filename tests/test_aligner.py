@@ -81,16 +81,21 @@ def test_what_cannot_be_answered_leaves_a_failure_in_its_place(aligner: Aligner)
         Failure(3, 3, "invalid_json", "not valid JSON"),
         {"prompt": "Why?", "ratio": -1},
         {"prompt": "long " * 600},
-        "\ud800",
         {"prompt": "Why?", "n": 10**400},
         {},
         "How?",
     ]
     outcomes = told(aligner.generate(given, principle=KIND, sampling=SHORT))
-    assert [line for line, _ in outcomes] == list(range(1, 10))
+    assert [line for line, _ in outcomes] == list(range(1, 9))
     assert [what for _, what in outcomes if isinstance(what, str)] == [
-        "empty_prompt", "invalid_json", "invalid_option", "context_length", "invalid_json", "missing_prompt"
+        "empty_prompt", "invalid_json", "invalid_option", "context_length", "missing_prompt"
     ]  # fmt: skip
+
+
+def test_a_lone_surrogate_is_a_failure_not_an_exception(aligner: Aligner) -> None:
+    surrogate, answer = aligner.generate(["\ud800", "Why?"], principle=KIND, sampling=SHORT)
+    assert isinstance(surrogate, Failure)
+    assert isinstance(answer, Result)
 
 
 def test_input_of_nothing_but_failures(aligner: Aligner) -> None:
@@ -397,7 +402,7 @@ def test_the_real_model_says_the_same_greedy_or_sampled_whatever_the_batch(
 ) -> None:
     mixed = [
         record | ({"temperature": 0.8, "seed": 5, "top_p": 0.9} if number % 2 else {})
-        for number, record in enumerate(records)
+        for number, record in enumerate(records[:4])
     ]
     mixed.append(mixed[1] | {"seed": 6})
     answers = []
@@ -409,4 +414,4 @@ def test_the_real_model_says_the_same_greedy_or_sampled_whatever_the_batch(
     assert all(isinstance(answer, Result) for run in answers for answer in run)
     assert told(iter(answers[0])) == told(iter(answers[1])) == told(iter(answers[2]))
     responses = [answer.response for answer in answers[0] if isinstance(answer, Result)]
-    assert responses[1] != responses[6]  # by the seed alone
+    assert responses[1] != responses[4]  # by the seed alone

@@ -69,9 +69,9 @@ class TestMirror:
         assert defaults(OutputArguments)["stats"] == library["statistics"]
 
     def test_nothing_that_can_do_harm_is_on_by_default(self) -> None:
-        model, output = ModelArguments(), OutputArguments()
-        assert not (model.allow_pickle or model.trust_remote_code)
-        assert not (output.overwrite or output.resume or output.force)
+        flags = ("allow_pickle", "trust_remote_code", "overwrite", "resume", "force")
+        given = defaults(ModelArguments) | defaults(OutputArguments)
+        assert [given[flag] for flag in flags] == [False] * len(flags)
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lalign.divergence import STATISTICS, columns, summarise
-from lalign.metrics import (
-    KNEE_MARK,
-    Measure,
-    PointSummary,
-    SweepMetrics,
-    by_p,
-    distinct_share,
-    knee,
-    knees,
-    table,
-)
+from lalign.knee import KNEE_MARK, by_p, knee, knees
+from lalign.metrics import Measure, PointSummary, SweepMetrics, distinct_share, table
 from lalign.options import Alignment
 from lalign.results import Failure, Result, Usage
 
