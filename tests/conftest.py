@@ -247,6 +247,19 @@ class Lalign:
         return int(self.forks.recv(100))
 
 
+class Pipe:
+    """A pipe whose ends are closed when it is left; what is written is there at once."""
+
+    def __enter__(self) -> Pipe:
+        reader, writer = os.pipe()
+        self.reader, self.writer = open(reader, "rb"), open(writer, "wb", buffering=0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
 @pytest.fixture(scope="session")
 def forks(tiny_folder: Path) -> Iterator[socket.socket]:
     """The connection to a process that forks commands."""

@@ -409,7 +409,7 @@ def test_the_real_model_says_the_same_greedy_or_sampled_whatever_the_batch(
     for batch_size in (1, 4, 16):
         execution = Execution(batch_size=batch_size, statistics="none")
         answers.append(
-            list(Aligner(smol).generate(mixed, principle=hh, ratio=2, max_new_tokens=NEW, execution=execution))
+            list(Aligner(smol).generate(mixed, principle=hh, ratio=2, max_new_tokens=16, execution=execution))
         )
     assert all(isinstance(answer, Result) for run in answers for answer in run)
     assert told(iter(answers[0])) == told(iter(answers[1])) == told(iter(answers[2]))

@@ -158,6 +158,23 @@ def test_columns_that_no_live_row_uses_are_dropped() -> None:
         assert store.layers[0].keys.shape[2] <= 2 * BLOCK
 
 
+def test_columns_are_dropped_when_the_row_that_used_them_leaves() -> None:
+    store = prefilled([[1.0] * 50, [2.0] * 3])
+    store.remove([0])
+    write(store, [[3.0]])
+    assert store.width == 4
+
+
+def test_a_row_does_not_inherit_what_a_damaged_one_left_in_its_place() -> None:
+    store = prefilled([[1.0], [2.0]])
+    write(store, [[3.0], [math.nan]])
+    store.remove([1])
+    for step in range(4):
+        write(store, [[4.0 + step]])
+    store.join(prefilled([[9.0]]))
+    assert_attends_to(store, [[1.0, 3.0, 4.0, 5.0, 6.0, 7.0], [9.0]], [[8.0], [10.0]])
+
+
 def test_an_emptied_store_starts_anew() -> None:
     store = prefilled([[1.0] * 50, [2.0] * 20])
     store.remove([0, 1])

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import pytest
 import typer
-from conftest import SAMPLES, Finished, Lalign
+from conftest import SAMPLES, Finished, Lalign, Pipe
 
 import lalign as package
 from lalign import cli, invocation
@@ -120,19 +120,6 @@ class TestRecords:
         assert finished.status == 1
         assert finished.records[0]["usage"]["principle_tokens"] > 0
         assert finished.records[1]["error"]["type"] == "missing_principle"
-
-
-class Pipe:
-    """Both ends of a pipe, closed at the end."""
-
-    def __enter__(self) -> Pipe:
-        reader, writer = os.pipe()
-        self.reader, self.writer = open(reader, "rb"), open(writer, "wb", buffering=0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.reader.close()
-        self.writer.close()
 
 
 class TestOptions:

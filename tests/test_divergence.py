@@ -22,7 +22,7 @@ from lalign.update import Aligned, align
 INF = math.inf
 DIVERGENCES = ("kl_aligned_base", "kl_principle_base")
 # Of a hundredth of a nat in a sum over the vocabulary, float32 keeps four digits.
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def randoms(seed: int, rows: int, vocab: int, spread: float = 4.0) -> Tensor:
@@ -127,7 +127,7 @@ def test_large_logits_give_numbers() -> None:
     np.testing.assert_allclose(values["kl_aligned_base"], kl, rtol=1e-4)
 
 
-# --- Of a whole response ------------------------------------------------------------------------------------------
+# Of a whole response.
 
 
 def steps() -> list[NDArray[np.float32]]:

@@ -577,8 +577,9 @@ def test_a_row_whose_logits_turn_nan_ends_alone(tiny_model: TinyModel, kind: str
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
 @pytest.mark.parametrize("alignment", [ALIGNED, BARE, RELEASED, SHAPED, Alignment(max_kl=0.5)])
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("twin", ["base", "principled"])
 def test_a_prompt_whose_logits_are_nan_fails_at_its_first_token(
-    tiny_model: TinyModel, kind: str, alignment: Alignment, temperature: float
+    tiny_model: TinyModel, kind: str, alignment: Alignment, temperature: float, twin: str
 ) -> None:
     sampling = Sampling(temperature=temperature)
     job = [request(number, 4 + number, alignment, new=4, sampling=sampling) for number in range(5)]
@@ -587,7 +588,8 @@ def test_a_prompt_whose_logits_are_nan_fails_at_its_first_token(
     poison = next(
         token for token in range(VOCABULARY) if token not in used.union(*(ids for ids, _ in healthy.values()))
     )
-    job[2] = replace(job[2], base=[5, poison, 6])
+    damaged = [5, poison, 6]
+    job[2] = replace(job[2], **{twin: damaged if twin == "base" else (damaged,)})
     found = outcome(answers(engine_for(poisoned(tiny_model, kind, poison), job, 5), job))
     tokens, reason = found.pop((2, 0))
     healthy.pop((2, 0))

@@ -124,7 +124,7 @@ def test_logits_are_computed_for_the_last_position_alone(tiny_model: TinyModel) 
 )
 def test_what_is_left_to_run_of_a_prompt(row: list[int], rest: int) -> None:
     prefixes = [Prefix(ids, KVStore(0)) for ids in (PREFIX[:4], PREFIX)]
-    assert rest_length(row, prefixes) == rest
+    assert rest_length(row, prefixes) == rest_length(row, prefixes[::-1]) == rest
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 900)), max_size=40))

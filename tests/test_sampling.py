@@ -30,7 +30,7 @@ def randoms(seed: int, rows: int, vocab: int, spread: float = 2.0) -> Tensor:
     return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * spread
 
 
-# --- Draw -----------------------------------------------------------------------------------------------------
+# Draw.
 
 
 def test_greedy_takes_the_likeliest_and_the_first_of_equals() -> None:
@@ -75,7 +75,8 @@ def test_tokens_too_rare_for_a_float32_sum_are_drawn_as_often_as_they_should_be(
     probabilities = torch.full((2000,), 1e-8, dtype=torch.float64)
     probabilities[0], probabilities[-1] = 0.5, 0.5 - 1998e-8
     within = 0.5 + 1e-6 + 1e-9 * torch.arange(500, dtype=torch.float64)
-    counts = draw(probabilities.log().float().expand(500, -1), within).unique(return_counts=True)[1]
+    counts = draw(probabilities.log().float().expand(500, -1), within).bincount()
+    counts = counts[counts > 0]
     assert len(counts) in (50, 51)
     assert ((counts[1:-1] - 10).abs() <= 1).all()
 
@@ -96,7 +97,7 @@ def test_a_rows_token_does_not_depend_on_the_rows_beside_it() -> None:
     assert draw(logits.flip(0), chances.flip(0)).tolist() == together.flip(0).tolist()
 
 
-# --- Random numbers -----------------------------------------------------------------------------------------------
+# Random numbers.
 
 
 def test_numbers_are_the_same_on_every_machine() -> None:
@@ -120,7 +121,7 @@ def test_records_of_a_run_and_runs_of_a_record_have_streams_of_their_own() -> No
     assert len(firsts) == 400
 
 
-# --- Warpers --------------------------------------------------------------------------------------------------
+# Warpers.
 
 
 def test_nothing_is_done_to_greedy_logits() -> None:

@@ -1,0 +1,318 @@
+"""A job is killed, interrupted, and run out of room: nothing finished is lost or done twice, and it can go on.
+
+`LALIGN_KILLS` sets how often a job is killed (8 times by default).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import os
+import random
+import re
+import resource
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import pytest
+import zstandard
+from conftest import Lalign, Pipe
+
+KILLS = int(os.environ.get("LALIGN_KILLS", "8"))
+LINES = 25 * KILLS
+PROGRAM = [sys.executable, "-m", "lalign"]
+# Outputs are compared without statistics, whose last digits depend on which records share a batch.
+OPTIONS = ("--batch-size", 4, "--stats", "none")
+FILES = ("in.jsonl", "-o", "out.jsonl")
+
+
+def prompt(number: int) -> bytes:
+    """A line of input; of every eleventh the prompt is blank."""
+    text = "" if number % 11 == 0 else f"{'word ' * (number % 5)}{number}?"
+    return orjson.dumps({"id": f"n{number}", "prompt": text}) + b"\n"
+
+
+def prompts(count: int) -> bytes:
+    return b"".join(map(prompt, range(1, count + 1)))
+
+
+def last_line(errors: str) -> str:
+    return errors.splitlines()[-1]
+
+
+@pytest.fixture
+def output(lalign: Lalign) -> Path:
+    """Where a job writes; what it reads is beside it."""
+    (lalign.folder / "in.jsonl").write_bytes(prompts(LINES))
+    return lalign.folder / "out.jsonl"
+
+
+@pytest.fixture
+def uninterrupted(lalign: Lalign, output: Path) -> bytes:
+    """What the job writes when it is let be."""
+    return lalign.generate(*OPTIONS, "in.jsonl").out
+
+
+class Running:
+    """A command that runs while a test goes on."""
+
+    def __init__(
+        self, lalign: Lalign, *arguments: object, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None
+    ) -> None:
+        self.lalign = lalign
+        self.errors = lalign.folder / "errors.txt"
+        with open(os.devnull, "r+b") as nothing, self.errors.open("wb") as stderr:
+            self.process = lalign.start(*arguments, stdin=stdin or nothing, stdout=stdout or nothing, stderr=stderr)
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not reached():
+            assert time.monotonic() < deadline, self.errors.read_text()
+            time.sleep(0.001)
+
+    def send(self, number: int) -> None:
+        os.kill(self.process, number)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit status and what it said, once it has ended."""
+        return self.lalign.wait(self.process), self.errors.read_text()
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+class TestKills:
+    def moments(self, seed: int) -> list[tuple[int, float]]:
+        """Moments over the time in which records are written: after how many lines, and how many seconds more."""
+        chance = random.Random(seed)
+        return [(chance.randrange(LINES), chance.choice([0, chance.uniform(0, 0.05)])) for _ in range(KILLS)]
+
+    def kill(self, lalign: Lalign, arguments: list[Any], output: Path, number: int, moment: tuple[int, float]) -> Any:
+        job = Running(lalign, *arguments)
+        job.until(lambda: lines(output) >= moment[0])
+        time.sleep(moment[1])
+        job.send(number)
+        return job.end()
+
+    def test_killed_dead_and_resumed_until_it_is_done(self, lalign: Lalign, uninterrupted: bytes, output: Path) -> None:
+        arguments = ["generate", *lalign.tiny, *OPTIONS, *FILES, "--resume"]
+        killed = 0
+        for moment in sorted(self.moments(seed=1)):
+            status, errors = self.kill(lalign, arguments, output, signal.SIGKILL, moment)
+            assert status in (-signal.SIGKILL, 1), errors
+            killed += status != 1
+            # A line may be torn, and is then the last; the others are those wanted, none missing and none twice.
+            assert uninterrupted.startswith(output.read_bytes() if output.exists() else b"")
+        assert lalign(*arguments).status == 1  # blank prompts are among the lines
+        assert output.read_bytes() == uninterrupted
+        assert {path.name for path in output.parent.glob("out*")} == {"out.jsonl", "out.jsonl.run.json"}
+        assert killed > KILLS // 2
+
+    def test_terminated_and_resumed_with_the_command_it_names_until_it_is_done(
+        self, lalign: Lalign, uninterrupted: bytes, output: Path
+    ) -> None:
+        arguments = ["generate", *lalign.tiny, *OPTIONS, *FILES]
+        terminated = 0
+        for moment in sorted(self.moments(seed=2)):
+            status, errors = self.kill(lalign, arguments, output, signal.SIGTERM, moment)
+            assert status in (143, -signal.SIGTERM, 1), errors  # before the job runs, the signal does as ever
+            assert "Traceback" not in errors
+            if output.exists():
+                assert uninterrupted.startswith(output.read_bytes())
+                assert output.read_bytes().endswith(b"\n")
+            if status == 143:
+                terminated += 1
+                named = re.fullmatch(r"lalign: interrupted; resume with: lalign (.*)", last_line(errors))
+                assert named is not None, errors
+                arguments = shlex.split(named[1])
+        assert lalign(*arguments).status == 1
+        assert output.read_bytes() == uninterrupted
+        assert terminated > KILLS // 2
+
+    def test_an_interrupt_ends_it_in_good_order(self, lalign: Lalign, uninterrupted: bytes, output: Path) -> None:
+        """`--overwrite`, which would begin anew, is not in the command that it names."""
+        output.write_bytes(b"of another day\n")
+        arguments = ["generate", *lalign.tiny, *OPTIONS, *FILES, "--overwrite"]
+        status, errors = self.kill(lalign, arguments, output, signal.SIGINT, (2, 0))
+        assert status == 130
+        command = shlex.join([str(word) for word in arguments[:-1]])
+        assert last_line(errors) == f"lalign: interrupted; resume with: lalign {command} --resume"
+        assert uninterrupted.startswith(output.read_bytes())
+        assert lalign(*arguments[:-1], "--resume").status == 1
+        assert output.read_bytes() == uninterrupted
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs a small pipe")
+    def test_a_second_interrupt_ends_it_at_once(self, lalign: Lalign, output: Path) -> None:
+        """Even in the middle of a record that cannot be written, since nobody reads."""
+        with Pipe() as stdout:
+            room = fcntl.fcntl(stdout.writer, fcntl.F_SETPIPE_SZ, 4096)
+            job = Running(lalign, "generate", *lalign.tiny, "in.jsonl", "--max-new-tokens", 60, stdout=stdout.writer)
+            stdout.writer.close()
+            job.until(lambda: waiting(stdout.reader) == room)
+            job.send(signal.SIGINT)
+            job.until(lambda: is_left(stdout.reader) or job.send(signal.SIGINT))
+            assert job.end() == (130, "")
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_ends_the_wait_for_input(self, lalign: Lalign, number: int, status: int) -> None:
+        """In full, as a thread that waits for stdin is in Python's way when it ends."""
+        command = [*PROGRAM, "generate", *map(str, lalign.tiny), "--quiet"]
+        with subprocess.Popen(command, cwd=lalign.folder, stdin=-1, stdout=-1, stderr=-1) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdin.write(prompt(1))
+            process.stdin.flush()
+            assert orjson.loads(process.stdout.readline())["id"] == "n1"
+            process.send_signal(number)
+            assert process.stderr.read() == b"lalign: interrupted\n"
+            assert process.wait() == status
+
+
+def waiting(pipe: IO[bytes]) -> int:
+    """How many bytes are in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def is_left(pipe: IO[bytes]) -> bool:
+    """Whether nobody has a pipe open for writing any more."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+class TestOutput:
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+    def test_a_full_device(self, lalign: Lalign, output: Path) -> None:
+        with open("/dev/full", "wb") as full:
+            redirected = lalign.generate("in.jsonl", "--quiet", stdout=full)
+        assert (redirected.status, redirected.err) == (1, "lalign: stdout: No space left on device\n")
+        named = lalign.generate("in.jsonl", "--quiet", "-o", "/dev/full")
+        assert (named.status, named.err) == (1, "lalign: /dev/full: No space left on device\n")
+
+    @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs to limit another process")
+    def test_a_disk_that_fills_up(self, lalign: Lalign, uninterrupted: bytes, output: Path) -> None:
+        """Whole lines stay, and once there is room again the job goes on. Here no file grows beyond half the output."""
+        room = len(uninterrupted) // 2
+        arguments = ("generate", *lalign.tiny, *OPTIONS, *FILES)
+        job = Running(lalign, *arguments, "--quiet")
+        resource.prlimit(job.process, resource.RLIMIT_FSIZE, (room, room))
+        status, errors = job.end()
+        written = uninterrupted[: uninterrupted.rindex(b"\n", 0, room) + 1]
+        assert output.read_bytes() == written
+        assert status == 1
+        safe = written.count(b"\n")
+        assert last_line(errors) == f"lalign: out.jsonl: File too large ({safe} records are safe)"
+        assert errors.count("out.jsonl") == 1
+        assert lalign(*arguments, "--resume").status == 1
+        assert output.read_bytes() == uninterrupted
+
+    @pytest.mark.skipif(not Path("/sys").is_dir(), reason="needs a folder where root cannot write either")
+    def test_a_folder_where_nothing_can_be_written(self, lalign: Lalign, output: Path) -> None:
+        finished = lalign.generate("in.jsonl", "-o", "/sys/out.jsonl", "--model", "/nonexistent")
+        assert finished.status == 2
+        assert re.fullmatch(r"lalign: /sys/out\.jsonl: (Permission denied|Read-only file system)\n", finished.err)
+
+    def test_a_folder_that_vanishes(self, lalign: Lalign) -> None:
+        """The job would write into a file that has no name any more; it says so, once."""
+        folder = lalign.folder / "folder"
+        folder.mkdir()
+        with Pipe() as stdin:
+            job = Running(lalign, "generate", *lalign.tiny, "-o", "folder/out.jsonl", "--quiet", stdin=stdin.reader)
+            stdin.writer.write(prompts(3))
+            job.until(lambda: lines(folder / "out.jsonl") == 3)
+            shutil.rmtree(folder)
+            stdin.writer.close()
+            status, errors = job.end()
+        assert status == 1
+        assert errors == "lalign: folder/out.jsonl: was moved or deleted while the job wrote it\n"
+
+    def test_a_fifo_that_is_closed_early(self, lalign: Lalign, output: Path) -> None:
+        """As `| head -1`, into a FIFO: the job ends with its reader, and has nothing to say."""
+        fifo = lalign.folder / "fifo"
+        os.mkfifo(fifo)
+        job = Running(lalign, "generate", *lalign.tiny, "in.jsonl", "-o", "fifo")
+        with fifo.open("rb") as reader:
+            assert orjson.loads(reader.readline())["id"] == "n1"
+        assert job.end() == (0, "")
+
+    def test_a_pipe_that_is_closed_early(self, lalign: Lalign, output: Path) -> None:
+        """In full, as Python has its own say when it ends with a closed stdout."""
+        words = map(shlex.quote, [*PROGRAM, "generate", *map(str, lalign.tiny), "in.jsonl"])
+        shell = f"({' '.join(words)}; echo $? >&2) | head -1"
+        finished = subprocess.run(["sh", "-c", shell], cwd=lalign.folder, capture_output=True)
+        assert orjson.loads(finished.stdout)["id"] == "n1"
+        assert finished.stderr == b"0\n"
+
+    def test_a_second_job_on_one_output_is_refused(self, lalign: Lalign, output: Path) -> None:
+        with Pipe() as stdin:
+            first = Running(lalign, "generate", *lalign.tiny, "-o", "out.jsonl", "--quiet", stdin=stdin.reader)
+            stdin.writer.write(prompts(2))
+            first.until(lambda: lines(output) == 2)
+            for option in ("--resume", "--overwrite"):
+                second = lalign.generate(*FILES, option, "--model", "/nonexistent")
+                assert second.status == 2
+                assert second.err == "lalign: out.jsonl: is being written by another lalign job\n"
+            stdin.writer.close()
+            assert first.end() == (0, "")
+        assert lines(output) == 2
+
+
+class TestInput:
+    @pytest.mark.parametrize("suffix", [".gz", ".zst"])
+    def test_one_that_was_cut_short(self, lalign: Lalign, uninterrupted: bytes, output: Path, suffix: str) -> None:
+        """All before the cut is answered; once the rest is there the job goes on."""
+        whole = {".gz": gzip.compress, ".zst": zstandard.compress}[suffix](prompts(LINES))
+        source = output.with_name(f"in.jsonl{suffix}")
+        source.write_bytes(whole[: len(whole) // 2])
+        arguments = (*OPTIONS, source.name, "-o", "out.jsonl", "--quiet")
+        finished = lalign.generate(*arguments)
+        assert finished.status == 1
+        told = re.fullmatch(rf"lalign: in\.jsonl\{suffix}:(\d+): .*(ended|cut short).*", last_line(finished.err))
+        assert told is not None, finished.err
+        assert lines(output) == int(told[1]) - 1
+        assert uninterrupted.startswith(output.read_bytes())
+        source.write_bytes(whole)
+        assert lalign.generate(*arguments, "--resume").status == 1
+        assert output.read_bytes() == uninterrupted
+
+    def test_one_that_grows_at_its_end(self, lalign: Lalign, uninterrupted: bytes, output: Path) -> None:
+        source = output.with_name("in.jsonl")
+        source.write_bytes(prompts(5))
+        assert lalign.generate(*OPTIONS, *FILES).status == 0
+        source.write_bytes(prompts(LINES))
+        assert lalign.generate(*OPTIONS, *FILES, "--resume").status == 1
+        assert output.read_bytes() == uninterrupted
+
+    def test_one_that_changed_above_is_refused(self, lalign: Lalign, output: Path) -> None:
+        source = output.with_name("in.jsonl")
+        source.write_bytes(prompts(5))
+        assert lalign.generate(*OPTIONS, *FILES).status == 0
+        before = output.read_bytes()
+        source.write_bytes(prompt(77) + prompts(9))
+        finished = lalign.generate(*OPTIONS, *FILES, "--resume", "--quiet")
+        assert finished.status == 1
+        assert finished.err == "lalign: the first 5 lines of the input are not those the output answers\n"
+        assert output.read_bytes() == before
+
+    def test_other_settings_are_refused(self, lalign: Lalign, output: Path) -> None:
+        output.with_name("in.jsonl").write_bytes(prompts(5))
+        lalign.generate(*OPTIONS, *FILES)
+        finished = lalign.generate(*OPTIONS, *FILES, "--resume", "--ratio", 2, "--seed", 7)
+        assert finished.status == 2
+        assert finished.err == (
+            "lalign: out.jsonl: was made with other settings (seed: 0 in the output, 7 now; "
+            "ratio: 3.0 in the output, 2.0 now); --force resumes it all the same\n"
+        )
+        assert lalign.generate(*OPTIONS, *FILES, "--resume", "--ratio", 2, "--seed", 7, "--force").status == 0
