@@ -242,9 +242,9 @@ class EvalArguments:
         bool,
         _flag("Ask as one user, or as all four of each question.", EVAL, "--one-user/--all-users", default="all-users"),
     ] = False
-    permute: Annotated[
-        str, _option("Order of the answers: one drawn per question (seed), or all orders.", EVAL)
-    ] = "seed"
+    permute: Annotated[str, _option("Order of the answers: one drawn per question (seed), or all orders.", EVAL)] = (
+        "seed"
+    )
     seed: Annotated[int, _option("Seed of what is drawn.", EVAL)] = 0
     plot: Annotated[Path | None, _option("Draw accuracy over ratio: .png or .svg.", EVAL, metavar="FILE")] = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,9 @@ from lalign.models import LoadedModel, ModelOptions, load
 from lalign.options import Alignment, Execution
 from lalign.records import Record
 from lalign.requests import Settings
+
+# What `lalign` sets for itself and stock transformers runs without.
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,12 @@ class Side:
 
     def __init__(self, model: ModelOptions, work: Work, *, peer: bool) -> None:
         context = multiprocessing.get_context("spawn")
+        large_pages = os.environ.pop(LARGE_PAGES, None) if peer else None
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, model, work, peer), daemon=True)
         self._process.start()
+        if large_pages is not None:
+            os.environ[LARGE_PAGES] = large_pages
         theirs.close()
         self.facts: dict[str, Any] = self._receive()
 

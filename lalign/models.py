@@ -123,7 +123,8 @@ def load(options: ModelOptions) -> LoadedModel:
     parameters = _multiplied(model)
     if options.reorder:
         model = reorder_if_possible(model)
-    return LoadedModel(model, tokenizer, name, location, parameters)
+    # The default model's file lies somewhere within an installation, which is nobody's concern.
+    return LoadedModel(model, tokenizer, options.name or Path(name).name, location, parameters)
 
 
 def refuse_unsupported(config: Any, name: str) -> None:
