@@ -23,16 +23,29 @@ class StoreLayer(CacheLayerMixin):
     is_compileable = True
     is_sliding = False
 
-    def __init__(self, store: KVStore) -> None:
+    def __init__(
+        self, store: KVStore, part_of: StoreLayer | None = None, part: tuple[slice, slice] | None = None
+    ) -> None:
         super().__init__()
         self.store = store
+        self.part_of = part_of
+        self.part = part
         self.keys: Tensor
         self.values: Tensor
+        self.is_initialized: bool = False
+        if part_of is not None and part_of.is_initialized:
+            self.lazy_initialization(part_of.keys, part_of.values)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        rows, columns = self.store.row_capacity, self.store.column_capacity
-        self.keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3])
-        self.values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3])
+        if self.part_of is not None and self.part is not None:
+            if not self.part_of.is_initialized:
+                self.part_of.lazy_initialization(key_states, value_states)
+            rows, columns = self.part
+            self.keys, self.values = self.part_of.keys[rows, :, columns], self.part_of.values[rows, :, columns]
+        else:
+            room = self.store.row_capacity, self.store.column_capacity
+            self.keys = key_states.new_zeros(room[0], key_states.shape[1], room[1], key_states.shape[3])
+            self.values = value_states.new_zeros(room[0], value_states.shape[1], room[1], value_states.shape[3])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -75,6 +88,8 @@ class KVStore(Cache):
         self.position: Tensor | None = None
         self.rows = rows
         self.row_capacity = rows
+        self.expected_rows = rows
+        self.expected_width = 0
         self.column_capacity = columns
         self.start = 0
         self.end = 0
@@ -105,28 +120,39 @@ class KVStore(Cache):
         """Count the columns a forward pass has written as live."""
         self.end += query_length
 
-    def join(self, other: KVStore) -> list[int]:
-        """Take over all rows of another store, right-aligned with this one's; returns their new numbers."""
+    def expect(self, rows: int, width: int) -> None:
+        """Say how many rows there are to be, and of how many tokens, so that storage is made for all at once."""
+        self.expected_rows, self.expected_width = rows, width
+
+    def open_rows(self, lengths: list[int]) -> KVStore:
+        """Rows to come, of so many tokens each, as a store of their own within this one's storage.
+
+        Its columns line up with this store's last; what is written there is here without a copy. `admit` makes the
+        rows live; until then nothing else may change this store.
+        """
+        width = max(lengths)
         if not self.rows:
-            self.start = self.end = 0
+            self.end = min(max(width, self.expected_width), self.column_capacity)
         self.start = min(self.first, default=self.end)
-        rows = list(range(self.rows, self.rows + other.rows))
-        if len(self.first) + other.rows > self.row_capacity or other.width > self.end:
-            self._lay_out(self.rows + other.rows, max(self.width, other.width), 1)
-        shift = self.end - other.end
-        self.first += [first + shift for first in other.first]
-        self.rows += other.rows
+        if self.rows + len(lengths) > self.row_capacity or width > self.end:
+            self._lay_out(self.rows + len(lengths), max(self.width, width, self.expected_width), 1)
+        part = slice(self.rows, self.rows + len(lengths)), slice(self.end - width, self.end)
+        opened = KVStore(0, len(lengths), width)
+        opened.first = [width - length for length in lengths]
+        opened.layers = [StoreLayer(opened, layer, part) for layer in self.layers]
+        for layer in self.layers:
+            for tensor in (layer.keys, layer.values) if layer.is_initialized else ():
+                for row, length in enumerate(lengths, self.rows):
+                    # A masked column still takes part as 0 * value, so what an earlier row left must be finite.
+                    tensor[row, :, : self.end - length] = 0
+        return opened
+
+    def admit(self, opened: KVStore) -> list[int]:
+        """Make the rows of a store that `open_rows` gave live; returns their numbers here."""
+        rows = list(range(self.rows, self.rows + opened.rows))
+        self.first += [first + self.end - opened.end for first in opened.first]
+        self.rows += opened.rows
         self.start = min(self.first)
-        into = slice(self.rows - other.rows, self.rows)
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
-            if not theirs.is_initialized:  # layers that share another layer's keys never store any
-                continue
-            if not mine.is_initialized:
-                mine.lazy_initialization(theirs.keys, theirs.values)
-            for target, source in ((mine.keys, theirs.keys), (mine.values, theirs.values)):
-                left = self.end - other.width
-                target[into, :, :left] = 0  # a masked column still takes part as 0 * value: it must be finite
-                target[into, :, left : self.end] = source[: other.rows, :, other.start : other.end]
         return rows
 
     def fork(self, sources: list[int]) -> list[int]:
@@ -164,7 +190,9 @@ class KVStore(Cache):
 
     def _lay_out(self, rows: int, width: int, query_length: int) -> None:
         """Move to new storage: live columns end at `width`, with room for at least `query_length` more."""
-        self.row_capacity = max(rows, self.row_capacity)
+        if rows > self.row_capacity:
+            # Beyond what was expected, rows come a few at a time, as sequences part.
+            self.row_capacity = max(rows + rows // 2 if rows > self.expected_rows else 0, self.expected_rows)
         self.column_capacity = -(-(width + query_length) // self.block) * self.block
         into = slice(width - self.width, width)
         for layer in self.layers:

@@ -112,6 +112,9 @@ class Engine:
         """Run prompts, draw their first tokens, and let them join the batch."""
         ended: list[Ended] = []
         twins = [twins_needed(request, self.statistics) for request in requests]
+        self.store.expect(
+            self.store.rows + sum(len(rows) for rows, _ in twins), max(request.length for request in requests)
+        )
         rests = [(len(rows), max(rest_length(row, self.prefixes) for row in rows)) for rows, _ in twins]
         for chosen in passes(rests, self.forward.device):
             try:
@@ -123,20 +126,17 @@ class Engine:
     @torch.inference_mode()
     def _prefill(self, chosen: list[tuple[Request, list[list[int]], list[int]]]) -> list[Ended]:
         began = time.perf_counter()
-        logits, store = self.forward.prompts([row for _, rows, _ in chosen for row in rows], self.prefixes)
+        logits, opened = self.forward.prompts([row for _, rows, _ in chosen for row in rows], self.prefixes, self.store)
         groups, offset = [], 0
         for request, rows, places in chosen:
             sequences = [Sequence(request, point) for point in request.points]
             groups.append(Group([offset + place for place in places], sequences))
             offset += len(rows)
-        joining = Batch(groups, self.forward.device)
-        ended = self._take(logits, joining, store)
-        if joining.groups:
-            numbers = self.store.join(store)
-            for group in joining.groups:
-                group.rows = [numbers[row] for row in group.rows]
-            self.batch.groups += joining.groups
-            self.batch.refresh()
+        ended = self._take(logits, Batch(groups, self.forward.device))
+        numbers = self.store.admit(opened)
+        for group in groups:
+            group.rows = [numbers[row] for row in group.rows]
+        self._regroup(self.batch.groups + groups, ended)
         self.counters.prompts += len(chosen)
         self.counters.prefill_seconds += time.perf_counter() - began
         return ended
@@ -154,12 +154,14 @@ class Engine:
         self.counters.steps += 1
         self.counters.step_rows += self.store.rows
         logits = self.forward.step(self.batch.input_ids, self.store)
-        ended = self._take(logits, self.batch, self.store)
+        ended = self._take(logits, self.batch)
+        if ended or any(len(group.sequences) > 1 for group in self.batch.groups):
+            self._regroup(self.batch.groups, ended)
         self.counters.decode_seconds += time.perf_counter() - began
         return ended
 
-    def _take(self, logits: Tensor, batch: Batch, store: KVStore) -> list[Ended]:
-        """Give every sequence its next token; let go of what has ended, part what has parted."""
+    def _take(self, logits: Tensor, batch: Batch) -> list[Ended]:
+        """Give every sequence of a batch its next token; returns those that end with it."""
         step = choose(logits, batch, self.statistics != "none")
         columns = [step.tokens.unsqueeze(-1).float(), step.sound.unsqueeze(-1).float()]
         if step.statistics is not None:
@@ -174,9 +176,36 @@ class Engine:
                 ended.append(Ended(sequence, reason))
         self.counters.tokens += len(table)
         batch.tokens = step.tokens
-        if ended or any(len(group.sequences) > 1 for group in batch.groups):
-            _regroup(batch, store, {id(end.sequence) for end in ended})
         return ended
+
+    def _regroup(self, groups: list[Group], ended: list[Ended]) -> None:
+        """Drop ended sequences; give sequences of a group that took different tokens rows of their own."""
+        done = {id(end.sequence) for end in ended}
+        stays: list[Group] = []
+        parted: list[Group] = []
+        gone: list[int] = []
+        for group in groups:
+            by_token: dict[int, list[Sequence]] = {}
+            for sequence in group.sequences:
+                if id(sequence) not in done:
+                    by_token.setdefault(sequence.tokens[-1], []).append(sequence)
+            parts = [Group(group.rows, sequences) for sequences in by_token.values()]
+            stays += parts[:1]
+            parted += parts[1:]
+            if not parts:
+                gone += set(group.rows)
+        if not ended and not parted and len(groups) == len(self.batch.groups):
+            return
+        sources = [row for group in parted for row in dict.fromkeys(group.rows)]
+        copies = iter(self.store.fork(sources))
+        for group in parted:
+            names = {row: next(copies) for row in dict.fromkeys(group.rows)}
+            group.rows = [names[row] for row in group.rows]
+        moved = self.store.remove(gone)
+        for group in stays + parted:
+            group.rows = [moved.get(row, row) for row in group.rows]
+        self.batch.groups = stays + parted
+        self.batch.refresh()
 
     def _end_reason(self, sequence: Sequence, sound: bool) -> EndReason | None:
         if not sound:
@@ -220,32 +249,3 @@ def twins_needed(request: Request, statistics: Statistics) -> tuple[list[list[in
         if request.weights == (1.0,) and all(point.alignment.is_principle for point in request.points):
             return twins[1:], [0, 0]
     return twins, list(range(len(twins)))
-
-
-def _regroup(batch: Batch, store: KVStore, ended: set[int]) -> None:
-    """Drop ended sequences; give sequences of a group that took different tokens rows of their own."""
-    stays: list[Group] = []
-    parted: list[Group] = []
-    gone: list[int] = []
-    for group in batch.groups:
-        by_token: dict[int, list[Sequence]] = {}
-        for sequence in group.sequences:
-            if id(sequence) not in ended:
-                by_token.setdefault(sequence.tokens[-1], []).append(sequence)
-        groups = [Group(group.rows, sequences) for sequences in by_token.values()]
-        stays += groups[:1]
-        parted += groups[1:]
-        if not groups:
-            gone += set(group.rows)
-    if not (ended or parted):
-        return
-    sources = [row for group in parted for row in dict.fromkeys(group.rows)]
-    copies = iter(store.fork(sources))
-    for group in parted:
-        names = {row: next(copies) for row in dict.fromkeys(group.rows)}
-        group.rows = [names[row] for row in group.rows]
-    moved = store.remove(gone)
-    for group in stays + parted:
-        group.rows = [moved.get(row, row) for row in group.rows]
-    batch.groups = stays + parted
-    batch.refresh()

@@ -22,8 +22,9 @@ class _End:
 class Lookahead:
     """Up to `window` requests taken from an iterator ahead of their use; the iterator runs in a thread.
 
-    Called as an engine's source, it gives the oldest request and those nearest to it in length, so that prompts run
-    together need little padding and none waits for ever.
+    Called as an engine's source, it gives the longest of them first: prompts of a length run together, with little
+    padding, and in rows of little more than their width. None waits for ever: the oldest goes first once as many as
+    half a window have gone before it.
 
     Attributes:
         failures: items that were no requests, with their positions; for the caller to take.
@@ -36,6 +37,7 @@ class Lookahead:
         self._items = items
         self._window = window
         self._waiting: list[Request] = []
+        self._passed = 0
         self._ended = False
         self._queue: queue.Queue[tuple[int, Request | Failure] | _End] = queue.Queue(maxsize=window)
         self._closed = threading.Event()
@@ -47,11 +49,13 @@ class Lookahead:
         if not self._waiting:
             return None if self._ended else []
         oldest = self._waiting[0]
-        # Sorting is stable: of two as near, the older goes first, and the oldest itself before all.
-        nearest = sorted(self._waiting, key=lambda request: abs(request.length - oldest.length))[:room]
-        taken = {id(request) for request in nearest}
+        due = self._passed >= self._window // 2
+        # Sorting is stable: of two as long, the older goes first.
+        chosen = sorted(self._waiting, key=lambda request: (not (due and request is oldest), -request.length))[:room]
+        taken = {id(request) for request in chosen}
+        self._passed = 0 if id(oldest) in taken else self._passed + len(chosen)
         self._waiting = [request for request in self._waiting if id(request) not in taken]
-        return nearest
+        return chosen
 
     def longest(self) -> int:
         """Tokens of the longest request at hand; waits until there is one or the end."""

@@ -71,22 +71,21 @@ class Forward:
         self(torch.tensor([token_ids], device=self.device), store)
         return Prefix(token_ids, store)
 
-    def prompts(self, rows: Sequence[list[int]], prefixes: Sequence[Prefix]) -> tuple[Tensor, KVStore]:
-        """Run prompts, starting each from the prefix it shares most of: logits `[rows, vocab]` and a new store.
+    def prompts(self, rows: Sequence[list[int]], prefixes: Sequence[Prefix], store: KVStore) -> tuple[Tensor, KVStore]:
+        """Run prompts, starting each from the prefix it shares most of: logits `[rows, vocab]`, and their rows.
 
         All rows run as many of their last tokens as the row with the longest rest; what that runs anew of a prefix
-        comes out the same.
+        comes out the same. The rows are opened in `store`, for it to admit.
         """
         shared = [_longest_shared(row, prefixes) for row in rows]
         rest = max(len(row) - length for row, (length, _) in zip(rows, shared, strict=True))
-        store = KVStore(self.num_layers, rows=len(rows), columns=max(map(len, rows)))
-        store.end = max(max(map(len, rows)) - rest, 0)
-        store.first = [store.end + rest - len(row) for row in rows]
+        opened = store.open_rows([len(row) for row in rows])
+        opened.end = opened.column_capacity - rest
         for number, (row, (_, prefix)) in enumerate(zip(rows, shared, strict=True)):
             if prefix is not None and len(row) > rest:
-                _copy_prefix(prefix, store, number, len(row) - rest)
-        padding = [[row[0]] * (rest - len(row)) + row[-rest:] for row in rows]
-        return self(torch.tensor(padding, device=self.device), store), store
+                _copy_prefix(prefix, opened, number, len(row) - rest)
+        padded = [[row[0]] * (rest - len(row)) + row[-rest:] for row in rows]
+        return self(torch.tensor(padded, device=self.device), opened), opened
 
 
 def rest_length(row: list[int], prefixes: Sequence[Prefix]) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lalign.aligner import SHORTEST_PREFIX, Aligner
+from lalign.cache import KVStore
 from lalign.errors import LalignError, ModelError, OptionError
 from lalign.models import LoadedModel
 from lalign.options import Alignment, Execution, Sampling
@@ -135,6 +136,7 @@ class LogitScorer:
         self.alignments = alignments
         self.tokens = torch.tensor(letter_tokens(self.template), device=self.forward.device)
         self.prefixes: list[Prefix] = []
+        self.store = KVStore(self.forward.num_layers)
 
     def scores(self, items: Iterable[Item]) -> Iterator[Score]:
         """The choices for all items, those of about the same length together."""
@@ -172,7 +174,7 @@ class LogitScorer:
     @torch.inference_mode()
     def _pass(self, units: list[list[Item]], twins: list[list[list[int]]]) -> list[Score]:
         """Run some units together and choose for their items."""
-        logits = self.forward.prompts([row for rows in twins for row in rows], self.prefixes)[0].float()
+        logits = self.forward.prompts([row for rows in twins for row in rows], self.prefixes, self.store)[0].float()
         if not bool(logits.amax(-1).isfinite().all()):
             raise ModelError(f"the question of line {units[0][0].question.line}: the model's logits are not finite")
         base: list[int] = []

@@ -76,10 +76,10 @@ TinyTokenizer = Callable[..., PreTrainedTokenizerFast]
 
 
 @pytest.fixture(autouse=True)
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """One thread where models are tiny: two that wait for each other on a busy machine take a hundred times as long."""
+def threads() -> Iterator[None]:
+    """One thread: two that wait for each other on a busy machine can take a hundred times as long."""
     usual = torch.get_num_threads()
-    torch.set_num_threads(usual if request.node.get_closest_marker("real") else 1)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(usual)
 

@@ -32,12 +32,17 @@ def write(store: KVStore, columns: list[list[float]]) -> list[tuple[Tensor, Tens
     return seen
 
 
-def prefilled(rows: list[list[float]]) -> KVStore:
-    """A store of rows of unequal length, run together: the shorter ones padded on the left."""
+def join(store: KVStore, rows: list[list[float]]) -> list[int]:
+    """What running prompts of unequal length together does to a store: the shorter ones are padded on the left."""
+    opened = store.open_rows([len(row) for row in rows])
     longest = max(map(len, rows))
-    store = KVStore(LAYERS, rows=len(rows), columns=longest)
-    store.first = [longest - len(row) for row in rows]
-    write(store, [[-1.0] * (longest - len(row)) + row for row in rows])
+    write(opened, [[-1.0] * (longest - len(row)) + row for row in rows])
+    return store.admit(opened)
+
+
+def prefilled(rows: list[list[float]]) -> KVStore:
+    store = KVStore(LAYERS)
+    join(store, rows)
     return store
 
 
@@ -79,7 +84,7 @@ class StoreMachine(RuleBasedStateMachine):
         if len(self.rows) > 12:
             return
         joining = [self.values(length) for length in lengths]
-        assert self.store.join(prefilled(joining)) == list(range(len(self.rows), len(self.rows) + len(joining)))
+        assert join(self.store, joining) == list(range(len(self.rows), len(self.rows) + len(joining)))
         self.rows += joining
 
     @precondition(lambda self: self.rows)
@@ -149,7 +154,7 @@ def test_columns_that_no_live_row_uses_are_dropped() -> None:
     lifetime = BLOCK // 2
     store = KVStore(LAYERS)
     for step in range(10 * BLOCK):
-        store.join(prefilled([[float(step)]]))
+        join(store, [[float(step)]])
         if store.rows > lifetime:  # the oldest leaves, as rows of a long job do
             oldest = min(range(store.rows), key=store.first.__getitem__)
             store.remove([oldest])
@@ -171,7 +176,7 @@ def test_a_row_does_not_inherit_what_a_damaged_one_left_in_its_place() -> None:
     store.remove([1])
     for step in range(4):
         write(store, [[4.0 + step]])
-    store.join(prefilled([[9.0]]))
+    join(store, [[9.0]])
     assert_attends_to(store, [[1.0, 3.0, 4.0, 5.0, 6.0, 7.0], [9.0]], [[8.0], [10.0]])
 
 
@@ -179,21 +184,24 @@ def test_an_emptied_store_starts_anew() -> None:
     store = prefilled([[1.0] * 50, [2.0] * 20])
     store.remove([0, 1])
     assert store.rows == 0
-    store.join(prefilled([[5.0, 6.0]]))
+    join(store, [[5.0, 6.0]])
     assert_attends_to(store, [[5.0, 6.0]], [[7.0]])
     assert store.width == 3
 
 
 def test_layers_that_store_nothing_of_their_own_are_passed_over() -> None:
     """As in models whose upper layers share the keys of a lower one."""
-    ours, theirs = KVStore(2), KVStore(2, rows=1, columns=2)
-    theirs.layers[0].update(*states([[1.0, 2.0]], layer=0))
-    theirs.advance(2)
-    ours.join(theirs)
-    ours.fork([0])
-    ours.reserve(BLOCK)
-    assert ours.layers[0].keys[1, 0, ours.start : ours.end, 0].tolist() == [1.0, 2.0]
-    assert not ours.layers[1].is_initialized
+    store = KVStore(2)
+    for _ in range(2):
+        opened = store.open_rows([2])
+        opened.layers[0].update(*states([[1.0, 2.0]], layer=0))
+        opened.advance(2)
+        store.admit(opened)
+    store.fork([0])
+    store.remove([1])
+    store.reserve(BLOCK)
+    assert store.layers[0].keys[1, 0, store.start : store.end, 0].tolist() == [1.0, 2.0]
+    assert not store.layers[1].is_initialized
 
 
 def test_what_stock_masks_ask_of_a_cache() -> None:

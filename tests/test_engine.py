@@ -564,8 +564,11 @@ def test_a_row_whose_logits_turn_nan_ends_alone(tiny_model: TinyModel, kind: str
     assert 0 < len(struck) < len(job) - 2
     model = poisoned(tiny_model, kind, poison)
     assert not any(poison in ids for each in job for ids in (each.base, *each.principled))
-    for statistics in ("none", "steps"):
-        found = outcome(answers(engine_for(model, job, batch_size, statistics), job))
+    for statistics, prefixes in (("none", []), ("steps", []), ("none", [PRINCIPLE])):
+        engine = engine_for(model, job, batch_size, statistics)
+        for prefix in prefixes:
+            engine.share(prefix)
+        found = outcome(answers(engine, job))
         for name, (tokens, reason) in found.items():
             if name in struck:
                 upto = healthy[name][0].index(poison) + 1

@@ -117,7 +117,7 @@ class TestKills:
         assert lalign(*arguments).status == 1  # blank prompts are among the lines
         assert output.read_bytes() == uninterrupted
         assert {path.name for path in output.parent.glob("out*")} == {"out.jsonl", "out.jsonl.run.json"}
-        assert killed > KILLS // 2
+        assert killed >= KILLS // 4  # or it would have shown little
 
     def test_terminated_and_resumed_with_the_command_it_names_until_it_is_done(
         self, lalign: Lalign, uninterrupted: bytes, output: Path
@@ -138,7 +138,7 @@ class TestKills:
                 arguments = shlex.split(named[1])
         assert lalign(*arguments).status == 1
         assert output.read_bytes() == uninterrupted
-        assert terminated > KILLS // 2
+        assert terminated >= KILLS // 4
 
     def test_an_interrupt_ends_it_in_good_order(self, lalign: Lalign, uninterrupted: bytes, output: Path) -> None:
         """`--overwrite`, which would begin anew, is not in the command that it names."""

@@ -19,7 +19,7 @@ TOKENS = 40
 def stored_bytes(model: Any) -> int:
     """Of one row's keys and values in a store that is just large enough."""
     with torch.inference_mode():
-        _, store = Forward(model).prompts([list(range(TOKENS))], [])
+        store = Forward(model).prefix(list(range(TOKENS))).store
     return sum(tensor.nbytes for layer in store.layers for tensor in (layer.keys, layer.values))
 
 

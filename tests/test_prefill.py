@@ -28,12 +28,20 @@ def alone(model: Any, row: list[int]) -> torch.Tensor:
     return logits
 
 
+def run(forward: Forward, rows: list[list[int]], prefixes: list[Prefix]) -> tuple[torch.Tensor, KVStore]:
+    """Logits of prompts run together `[rows, vocab]`, and the store that holds them."""
+    store = KVStore(forward.num_layers)
+    logits, opened = forward.prompts(rows, prefixes, store)
+    store.admit(opened)
+    return logits, store
+
+
 def assert_as_alone(model: Any, rows: list[list[int]], prefix_ids: list[list[int]]) -> None:
     """The logits of all rows, and after it those of two more steps on top of what was stored."""
     with torch.inference_mode():
         forward = Forward(model)
         prefixes = [forward.prefix(ids) for ids in prefix_ids]
-        logits, store = forward.prompts(rows, prefixes)
+        logits, store = run(forward, rows, prefixes)
         for step in range(3):
             plain = torch.stack([alone(model, row) for row in rows])
             torch.testing.assert_close(logits, plain, atol=1e-4, rtol=1e-4)
@@ -84,8 +92,8 @@ def test_a_prefix_is_used_again_and_again_unharmed(model: Any) -> None:
     row = [*PREFIX, 60, 61]
     with torch.inference_mode():
         prefix = forward.prefix(PREFIX)
-        first, _ = forward.prompts([row, [1, 2]], [prefix])
-        second, _ = forward.prompts([row, [1, 2]], [prefix])
+        first, _ = run(forward, [row, [1, 2]], [prefix])
+        second, _ = run(forward, [row, [1, 2]], [prefix])
     assert torch.equal(first, second)
 
 
@@ -98,7 +106,7 @@ def test_only_what_a_prefix_does_not_hold_is_run(tiny_model: TinyModel) -> None:
     forward = Forward(model)
     with torch.inference_mode():
         prefix = forward.prefix(PREFIX)
-        _, store = forward.prompts([[*PREFIX, 1, 2], [*PREFIX, 3]], [prefix])
+        _, store = run(forward, [[*PREFIX, 1, 2], [*PREFIX, 3]], [prefix])
     assert widths == [len(PREFIX), 2]
     assert store.width == len(PREFIX) + 2
 
@@ -108,7 +116,7 @@ def test_logits_are_computed_for_the_last_position_alone(tiny_model: TinyModel) 
     shapes: list[torch.Size] = []
     model.lm_head.register_forward_hook(lambda _, args, output: shapes.append(output.shape))
     with torch.inference_mode():
-        Forward(model).prompts([PREFIX, PREFIX[3:]], [])
+        run(Forward(model), [PREFIX, PREFIX[3:]], [])
     assert shapes == [(2, 1, VOCABULARY)]
 
 

@@ -10,7 +10,7 @@ import struct
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -66,13 +66,18 @@ class TestPrintable:
 
 
 @contextmanager
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BufferedReader]:
-    """Makes stderr a terminal; what it shows can be read."""
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Makes stderr a terminal of 80 columns; what it has shown stands in the list once it is left."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    with open(master, "rb") as shown, open(slave, "w") as stderr, monkeypatch.context() as patch:
+    shown: list[str] = []
+    with open(slave, "w") as stderr, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stderr)
         yield shown
+    with suppress(OSError):  # which is how a terminal ends
+        while part := os.read(master, 1 << 16):
+            shown.append(part.decode())
+    os.close(master)
 
 
 class TestProgress:
@@ -85,10 +90,9 @@ class TestProgress:
         assert (captured.out, captured.err) == ("", "")
 
     def test_a_terminal_shows_records_of_the_total_and_mean_divergence(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with terminal(monkeypatch) as shown:
-            with Progress(4, quiet=False, source="in.jsonl") as bar:
-                bar.update([result(1)], tally(result(1)))
-            text = os.read(shown.fileno(), 1 << 16).decode()
+        with terminal(monkeypatch) as shown, Progress(4, quiet=False, source="in.jsonl") as bar:
+            bar.update([result(1)], tally(result(1)))
+        text = "".join(shown)
         assert "1/4" in text
         assert "KL=2.500" in text
         assert "tok/s=" in text
@@ -110,11 +114,10 @@ class TestProgress:
         assert last == "lalign: more lines failed; each has an error record in the output"
 
     def test_what_is_being_done_cannot_command_the_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with terminal(monkeypatch) as shown:
-            with Progress(None, quiet=False, source="bench") as bar:
-                bar.note(HOSTILE)
-                bar.write(HOSTILE)
-            text = os.read(shown.fileno(), 1 << 16).decode()
+        with terminal(monkeypatch) as shown, Progress(None, quiet=False, source="bench") as bar:
+            bar.note(HOSTILE)
+            bar.write(HOSTILE)
+        text = "".join(shown)
         assert text.count(HARMLESS) >= 2
         assert "\x1b[2J" not in text
 
