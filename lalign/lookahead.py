@@ -20,11 +20,11 @@ class _End:
 
 
 class Lookahead:
-    """Up to `window` requests taken from an iterator ahead of their use; the iterator runs in a thread.
+    """Requests taken from an iterator ahead of their use; the iterator runs in a thread.
 
-    Called as an engine's source, it gives the longest of them first: prompts of a length run together, with little
-    padding, and in rows of little more than their width. None waits for ever: the oldest goes first once as many as
-    half a window have gone before it.
+    Called as an engine's source, it gives the longest first: prompts of a length run together, with little padding,
+    and in rows of little more than their width. No more than `window` requests are looked at from the oldest that
+    waits, so that none waits for ever, and no more outcomes than that wait for it.
 
     Attributes:
         failures: items that were no requests, with their positions; for the caller to take.
@@ -36,8 +36,8 @@ class Lookahead:
         self.error: BaseException | None = None
         self._items = items
         self._window = window
-        self._waiting: list[Request] = []
-        self._passed = 0
+        self._waiting: list[tuple[int, Request]] = []
+        self._arrived = 0
         self._ended = False
         self._queue: queue.Queue[tuple[int, Request | Failure] | _End] = queue.Queue(maxsize=window)
         self._closed = threading.Event()
@@ -48,27 +48,24 @@ class Lookahead:
         self._gather(wait)
         if not self._waiting:
             return None if self._ended else []
-        oldest = self._waiting[0]
-        due = self._passed >= self._window // 2
         # Sorting is stable: of two as long, the older goes first.
-        chosen = sorted(self._waiting, key=lambda request: (not (due and request is oldest), -request.length))[:room]
-        taken = {id(request) for request in chosen}
-        self._passed = 0 if id(oldest) in taken else self._passed + len(chosen)
-        self._waiting = [request for request in self._waiting if id(request) not in taken]
-        return chosen
+        chosen = sorted(self._waiting, key=lambda waiting: -waiting[1].length)[:room]
+        taken = {number for number, _ in chosen}
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] not in taken]
+        return [request for _, request in chosen]
 
     def longest(self) -> int:
         """Tokens of the longest request at hand; waits until there is one or the end."""
         while not self._waiting and not self._ended:
             self._gather(wait=True)
-        return max((request.length for request in self._waiting), default=1)
+        return max((request.length for _, request in self._waiting), default=1)
 
     def close(self) -> None:
         """Stop reading. A read that is blocked is left to end with the process."""
         self._closed.set()
 
     def _gather(self, wait: bool) -> None:
-        while len(self._waiting) < self._window and not self._ended:
+        while not self._ended and (not self._waiting or self._arrived - self._waiting[0][0] < self._window):
             try:
                 item = self._queue.get(timeout=PATIENCE) if wait and not self._waiting else self._queue.get_nowait()
             except queue.Empty:
@@ -82,7 +79,8 @@ class Lookahead:
                 if wait and not self._waiting:
                     return
             else:
-                self._waiting.append(outcome)
+                self._waiting.append((self._arrived, outcome))
+                self._arrived += 1
 
     def _read(self) -> None:
         try:
