@@ -258,6 +258,9 @@ class BenchArguments:
     peers: Annotated[
         bool, _flag("Also the same prompts through stock transformers, its guidance_scale too.", RUN, "--peers")
     ] = False
+    singly: Annotated[
+        bool, _flag("With --peers: guidance_scale one prompt at a time as well, which takes long.", RUN, "--singly")
+    ] = False
     limit: Annotated[int | None, _option("Read this many records at the most, >= 1.", RUN, default="all")] = None
 
 

@@ -25,11 +25,12 @@ LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What is measured: batch sizes, interleaved repeats, and whether against stock transformers."""
+    """What is measured: batch sizes, interleaved repeats, and whether against stock transformers, singly too."""
 
     batch_sizes: tuple[int, ...]
     repeats: int
     peers: bool
+    singly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def measure(
 
     `watch` hears the name of each run as it begins. Raises `ModelError` and `OptionError` of either side.
     """
-    rows = contenders(work.settings.alignments[0], options.peers)
+    rows = contenders(work.settings.alignments[0], options.peers, options.singly)
     sides = {False: Side(model, work, peer=False)}
     try:
         if options.peers:

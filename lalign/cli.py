@@ -197,7 +197,7 @@ def bench(
 
     sizes = invocation.batch_sizes(measured.batch_sizes)
     repeats = invocation.at_least_one("repeats", measured.repeats) or 1
-    options = BenchOptions(sizes, repeats, measured.peers)
+    options = BenchOptions(sizes, repeats, measured.peers, measured.singly)
     wanted = invocation.settings(alignment, sampling)
     if not wanted.principles.texts:
         raise OptionError("principle", "is needed")

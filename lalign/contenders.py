@@ -28,7 +28,7 @@ class Contender:
     same_as: str | None = None
 
 
-def contenders(alignment: Alignment, peers: bool) -> tuple[Contender, ...]:
+def contenders(alignment: Alignment, peers: bool, singly: bool) -> tuple[Contender, ...]:
     """All that run: the paper's three rows, and what tells the costs of statistics and of stock transformers apart."""
     rows = [
         Contender(BASE, alignment=Alignment(ratio=0), statistics="none"),
@@ -42,6 +42,7 @@ def contenders(alignment: Alignment, peers: bool) -> tuple[Contender, ...]:
             Contender(WITHOUT_SUPPORT, alignment=plain, statistics="steps"),
             Contender(STOCK, peer=True, same_as=BASE),
             Contender(GUIDED, peer=True, guidance=alignment.ratio, same_as=WITHOUT_SUPPORT),
-            Contender(GUIDED_SINGLY, peer=True, guidance=alignment.ratio, singly=True, same_as=WITHOUT_SUPPORT),
         ]
+    if peers and singly:
+        rows.append(Contender(GUIDED_SINGLY, peer=True, guidance=alignment.ratio, singly=True, same_as=WITHOUT_SUPPORT))
     return tuple(rows)

@@ -75,13 +75,10 @@ TinyModel = Callable[..., Any]
 TinyTokenizer = Callable[..., PreTrainedTokenizerFast]
 
 
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
+@pytest.fixture(scope="session", autouse=True)
+def threads() -> None:
     """One thread: two that wait for each other on a busy machine can take a hundred times as long."""
-    usual = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(usual)
 
 
 @pytest.fixture(scope="session")

@@ -222,7 +222,6 @@ def model(request: pytest.FixtureRequest, tiny_model: TinyModel) -> Any:
 
 @pytest.fixture(scope="module")
 def mixed(model: Any) -> dict[tuple[int, int], Answer]:
-    torch.set_num_threads(1)
     return expected(model, mixed_job())
 
 
@@ -469,7 +468,6 @@ def memory_job() -> list[Request]:
 
 @pytest.fixture(scope="module")
 def wanted(llama: Any) -> dict[tuple[int, int], tuple[list[int], str]]:
-    torch.set_num_threads(1)
     return outcome(expected(llama, memory_job()))
 
 

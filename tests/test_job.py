@@ -38,7 +38,6 @@ NO_STATISTICS = Execution(batch_size=4, statistics="none")
 
 @pytest.fixture(scope="module")
 def aligner(tiny_folder: Path) -> Aligner:
-    torch.set_num_threads(1)
     return Aligner(load(ModelOptions(str(tiny_folder))))
 
 
@@ -133,7 +132,7 @@ class TestRun:
         assert [record["line"] for record in records(output)] == [1, 2, 3, 4, 5, 6]
 
     def test_an_interruption_leaves_what_is_finished(self, aligner: Aligner, source: Path, output: Path) -> None:
-        job = run(aligner, source, output, stop=5)
+        job = run(aligner, source, output, execution=Execution(batch_size=1, statistics="none"), stop=5)
         assert 5 <= job.tally.records < 20
         assert [record["line"] for record in records(output)] == list(range(1, job.tally.records + 1))
 
