@@ -82,5 +82,5 @@ def test_the_page_shows_the_prompts_that_were_heard(tiny: LoadedModel, tmp_path:
 
 
 def test_a_plot_of_an_unknown_kind_is_refused_at_once() -> None:
-    with pytest.raises(OptionError, match="plot: must name a .png, .svg or .html file"):
+    with pytest.raises(OptionError, match=r"plot: must name a \.png, \.svg or \.html file"):
         Sweep(POINTS, Path("sweep.pdf"))
