@@ -52,8 +52,7 @@ class Engine:
         stop_ids: token ids that end a response.
         batch_size: pairs in flight.
         points: how many points each request has at the most. Points of a request share rows until they part; so
-            requests of several points are admitted while, counting each point as a pair, there are at most twice
-            `batch_size`.
+            requests of several points are admitted while there are at most `most_points` in flight.
         statistics: which statistics are wanted; with "none", twins that change nothing are not run.
         compile: run decoding steps through torch.compile.
     """
@@ -98,15 +97,29 @@ class Engine:
                     exhausted = requests is None
                 if not requests:
                     break
-                yield self.admit(requests)
+                yield self.admit(self._within_room(requests))
             yield self.step() if self.batch.groups else []
+
+    @property
+    def most_points(self) -> int:
+        """How many sequences may be in flight: a pair each, where none shares rows, is twice the batch size."""
+        return 2 * self.batch_size if self.points > 1 and self.batch_size > 1 else self.batch_size
 
     def room(self) -> int:
         """How many more requests may join now."""
-        room = self.batch_size - len(self.batch.groups)
-        if self.points > 1:
-            room = min(room, (2 * self.batch_size - len(self.batch.sequences)) // self.points)
+        points = min(self.points, self.most_points)
+        room = min(self.batch_size - len(self.batch.groups), (self.most_points - len(self.batch.sequences)) // points)
         return max(room, 0 if self.batch.groups else 1)
+
+    def _within_room(self, requests: list[Request]) -> list[Request]:
+        """Requests of no more points than may be in flight; what is over goes to the front of those put back."""
+        now, later = [], []
+        for request in requests:
+            now.append(replace(request, points=request.points[: self.most_points]))
+            rest = request.points[self.most_points :]
+            later += [replace(request, points=rest)] if rest else []
+        self.put_back = later + self.put_back
+        return now
 
     def admit(self, requests: list[Request]) -> list[Ended]:
         """Run prompts, draw their first tokens, and let them join the batch."""
@@ -219,7 +232,7 @@ class Engine:
     def _back_off(self, requests: list[Request]) -> list[Ended]:
         """After running out of memory: halve the batch and put back what was in flight, to be begun anew.
 
-        A request that was alone, and so cannot be run at all, ends with "out_of_memory".
+        A point that was alone, and so cannot be run at all, ends with "out_of_memory".
         """
         flying: dict[int, list[Sequence]] = {}
         for sequence in self.batch.sequences:
@@ -229,9 +242,8 @@ class Engine:
         ] + requests
         self._clear()
         self.counters.batch_halvings += 1
-        if len(requests) == 1 and self.batch_size == 1:
-            (alone,) = requests
-            return [Ended(Sequence(alone, point), "out_of_memory") for point in alone.points]
+        if self.batch_size == 1 and len(requests) == 1 and len(requests[0].points) == 1:
+            return [Ended(Sequence(requests[0], requests[0].points[0]), "out_of_memory")]
         self.batch_size = max(1, min(self.batch_size, len(requests)) // 2)
         self.put_back = requests + self.put_back
         return []
