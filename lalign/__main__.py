@@ -11,9 +11,12 @@ def main() -> None:
     # Large pages for large tensors: a decoding step reads all weights, and is faster by a tenth for it. torch looks
     # at this when it allocates for the first time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from lalign.cli import run
+    try:
+        from lalign.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # while modules load
+        sys.exit(130)
 
 
 if __name__ == "__main__":

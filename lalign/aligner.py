@@ -98,23 +98,23 @@ class Aligner:
         window = WINDOW * (execution.batch_size if execution.batch_size != "auto" else 64)
         lookahead = Lookahead(_requests(prompts, builder), window)
         try:
+            outcomes = InOrder(len(settings.alignments))
+            while not lookahead.ready():
+                yield _ready(outcomes, lookahead)
             batch_size = self._batch_size(execution, settings, lookahead)
             engine = Engine(
                 model, stop_ids, batch_size, execution.statistics, len(settings.alignments), execution.compile
             )
             self.counters = engine.counters
-            for prefix in template.shared_prefixes(settings.principles):
-                if len(prefix) >= SHORTEST_PREFIX:
-                    engine.share(prefix)
-            outcomes = InOrder(len(settings.alignments))
+            if lookahead.longest():
+                for prefix in template.shared_prefixes(settings.principles):
+                    if len(prefix) >= SHORTEST_PREFIX:
+                        engine.share(prefix)
             for ended in engine.run(lookahead):
                 for end in ended:
                     position, record = end.sequence.request.key
                     outcomes.put(position, end.sequence.point.place, writer.outcome(end, record))
-                for position, failure in lookahead.failures:
-                    outcomes.fail(position, failure)
-                lookahead.failures.clear()
-                yield outcomes.ready()
+                yield _ready(outcomes, lookahead)
             if lookahead.error is not None:
                 raise lookahead.error
         finally:
@@ -126,6 +126,14 @@ class Aligner:
         tokens = lookahead.longest() + settings.sampling.max_new_tokens
         rows = 1 + max(1, len(settings.principles.texts))
         return largest_batch(self.loaded.model, rows, tokens, execution.memory_share)
+
+
+def _ready(outcomes: InOrder, lookahead: Lookahead) -> list[Result | Failure]:
+    """All that may leave now, the failures among the input in their places."""
+    for position, failure in lookahead.failures:
+        outcomes.fail(position, failure)
+    lookahead.failures.clear()
+    return outcomes.ready()
 
 
 def _requests(prompts: Iterable[Prompt], builder: RequestBuilder) -> Iterator[tuple[int, Request | Failure]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ class StoreLayer(CacheLayerMixin):
         self, store: KVStore, part_of: StoreLayer | None = None, part: tuple[slice, slice] | None = None
     ) -> None:
         super().__init__()
-        self.store = store
+        # Not to own it: a cycle would keep the storage until some later garbage collection.
+        self.store = cast("KVStore", weakref.proxy(store))
         self.part_of = part_of
         self.part = part
         self.keys: Tensor

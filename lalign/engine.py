@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -82,8 +83,9 @@ class Engine:
 
     @torch.inference_mode()
     def share(self, token_ids: list[int]) -> None:
-        """Run a prefix of many prompts now, once."""
-        self.prefixes.append(self.forward.prefix(token_ids))
+        """Run a prefix of many prompts now, once; where there is no memory for that, each prompt runs its own."""
+        with suppress(torch.OutOfMemoryError):
+            self.prefixes.append(self.forward.prefix(token_ids))
 
     def run(self, source: Source) -> Iterator[list[Ended]]:
         """Generate until `source` gives None and all is done; yields after every step what ended in it."""

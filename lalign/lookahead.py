@@ -54,11 +54,14 @@ class Lookahead:
         self._waiting = [waiting for waiting in self._waiting if waiting[0] not in taken]
         return [request for _, request in chosen]
 
+    def ready(self) -> bool:
+        """Whether a request is at hand, or the end is reached; waits for a moment."""
+        self._gather(wait=True)
+        return bool(self._waiting) or self._ended
+
     def longest(self) -> int:
-        """Tokens of the longest request at hand; waits until there is one or the end."""
-        while not self._waiting and not self._ended:
-            self._gather(wait=True)
-        return max((request.length for _, request in self._waiting), default=1)
+        """Tokens of the longest request at hand, 0 where there is none."""
+        return max((request.length for _, request in self._waiting), default=0)
 
     def close(self) -> None:
         """Stop reading. A read that is blocked is left to end with the process."""

