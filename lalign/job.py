@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import lalign
 from lalign.aligner import Aligner
@@ -107,7 +105,7 @@ class Job:
         self.hear_record = hear_record
         self.tally = Tally()
         self.resumed = Resumed()
-        self.stream = _of_its_own(open_source(source.path))
+        self.stream = open_source(source.path)
 
     def fingerprint(self, model: str) -> dict[str, Any]:
         """Everything that a response depends on, for a resumed run to compare: flat, JSON values."""
@@ -212,13 +210,6 @@ class Job:
             self.tally._ids.clear()
         else:
             self.tally._ids.add(mark)
-
-
-def _of_its_own(stream: BinaryIO) -> BinaryIO:
-    # Python closes sys.stdin when it ends, and aborts where the thread that reads ahead is waiting in it.
-    if sys.stdin is None or stream is not sys.stdin.buffer or not isinstance(stream, io.BufferedReader):
-        return stream
-    return io.BufferedReader(io.FileIO(stream.fileno(), closefd=False))
 
 
 def _json_numbers(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def open_source(path: Path | None) -> BinaryIO:
         # Python sets it to None where the process was started with stdin closed, whatever its annotation says.
         if cast(Any, sys.stdin) is None:
             raise InputError("stdin: closed")
-        return sys.stdin.buffer
+        return _of_its_own(sys.stdin.buffer)
     try:
         match path.suffix.lower():
             case ".gz":
@@ -77,6 +77,13 @@ def open_source(path: Path | None) -> BinaryIO:
                 return path.open("rb")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {_reason(error)}") from error
+
+
+def _of_its_own(stream: BinaryIO) -> BinaryIO:
+    # Python closes sys.stdin when it ends, and aborts where the thread that reads ahead is waiting in it.
+    if not isinstance(stream, io.BufferedReader):
+        return stream
+    return io.BufferedReader(io.FileIO(stream.fileno(), closefd=False))
 
 
 def read_lines(stream: BinaryIO, name: str) -> Iterator[RawLine]:
