@@ -154,4 +154,4 @@ class TestInputProgress:
         progress.mark(3, "digest 3")
         progress.end()
         progress.answer(3)
-        assert progress.lines == 3
+        assert progress.settled == (3, "digest 3")
