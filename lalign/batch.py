@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lalign.options import Alignment, Sampling
 from lalign.sampling import uniforms
+from lalign.transfer import to_device
 
 Stops = Callable[[list[int]], bool]
 
@@ -117,9 +118,10 @@ class Batch:
             leaders.append(place)
             place += len(group.sequences)
         # Where each row's next token is found: at the first sequence of its group.
-        self.row_sequence = self._index([leaders[group] for _, group in rows])
+        self.row_sequence = to_device([leaders[group] for _, group in rows], self.device)
         self.partitions = self._partitions()
-        self.tokens = self._index([sequence.tokens[-1] if sequence.tokens else 0 for sequence in self.sequences])
+        last = [sequence.tokens[-1] if sequence.tokens else 0 for sequence in self.sequences]
+        self.tokens = to_device(last, self.device)
 
     @property
     def input_ids(self) -> Tensor:
@@ -137,24 +139,16 @@ class Batch:
 
     def _partition(self, likes: list[tuple[int, Group, Sequence]]) -> Partition:
         _, _, model = likes[0]
-        ratio = torch.tensor([sequence.point.alignment.ratio for _, _, sequence in likes], dtype=torch.float32)
+        ratios = [sequence.point.alignment.ratio for _, _, sequence in likes]
         return Partition(
             sequences=[sequence for _, _, sequence in likes],
-            members=self._index([place for place, _, _ in likes]),
-            rows=self._index([group.rows for _, group, _ in likes]).T.contiguous(),
-            ratio=self._moved(ratio),
+            members=to_device([place for place, _, _ in likes], self.device),
+            rows=to_device([group.rows for _, group, _ in likes], self.device).T.contiguous(),
+            ratio=to_device(ratios, self.device, torch.float32),
             alignment=model.point.alignment,
             sampling=model.point.sampling,
             weights=model.request.weights,
         )
-
-    def _index(self, values: Any) -> Tensor:
-        return self._moved(torch.tensor(values, dtype=torch.long))
-
-    def _moved(self, tensor: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
 
 
 def _likeness(sequence: Sequence) -> Hashable:

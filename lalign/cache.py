@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from lalign.transfer import to_device
+
 BLOCK = 64
 # Every new width costs a compilation, so a store of static shape grows in larger blocks.
 STATIC_BLOCK = 512
@@ -96,6 +98,8 @@ class KVStore(Cache):
         self.start = 0
         self.end = 0
         self.first: list[int] = [0] * rows
+        self._copied_first: list[int] | None = None
+        self._first_columns: Tensor
 
     @property
     def width(self) -> int:
@@ -105,12 +109,19 @@ class KVStore(Cache):
     def attention_mask(self, query_length: int, device: torch.device) -> Tensor:
         """Which live and coming columns hold a token of their row: bool `[rows, width + query_length]`."""
         columns = torch.arange(self.start, self.end + query_length, device=device)
-        return columns >= torch.tensor(self.first, device=device).unsqueeze(-1)
+        return columns >= self.first_columns(device)
 
     def position_ids(self, query_length: int, device: torch.device) -> Tensor:
         """Positions of the coming columns within their rows: `[rows, query_length]`; 0 left of a row's first token."""
         columns = torch.arange(self.end, self.end + query_length, device=device)
-        return (columns - torch.tensor(self.first, device=device).unsqueeze(-1)).clamp_min_(0)
+        return (columns - self.first_columns(device)).clamp_min_(0)
+
+    def first_columns(self, device: torch.device) -> Tensor:
+        """`first` on the device, `[rows, 1]`; made anew only when rows have come, gone or moved."""
+        if self._copied_first != self.first:
+            self._copied_first = list(self.first)
+            self._first_columns = to_device(self.first, device).unsqueeze(-1)
+        return self._first_columns
 
     def reserve(self, query_length: int) -> None:
         """Make room for columns to come, dropping the columns that no live row uses any more."""

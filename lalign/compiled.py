@@ -43,7 +43,7 @@ class CompiledForward(Forward):
         columns = torch.arange(store.column_capacity, device=self.device)
         # A row that stands for none sees the new column alone, since a softmax over nothing is nan.
         mask = (columns == store.end).repeat(rows, 1)
-        mask[:live] = (columns >= torch.tensor(store.first, device=self.device).unsqueeze(-1)) & (columns <= store.end)
+        mask[:live] = (columns >= store.first_columns(self.device)) & (columns <= store.end)
         store.position = torch.tensor([store.end], device=self.device)
         try:
             output = self.compiled(

@@ -10,6 +10,7 @@ from torch import Tensor
 from lalign.batch import Batch, Partition
 from lalign.divergence import step_statistics
 from lalign.sampling import draw, greedy, warpers
+from lalign.transfer import to_device
 from lalign.update import Aligned, align, combine, restrict_to_nucleus
 
 
@@ -80,4 +81,4 @@ def _context(partition: Partition, logits: Tensor) -> Tensor:
     rows = [sequence.request.base + sequence.tokens for sequence in partition.sequences]
     longest = max(map(len, rows))
     padded = [row + row[-1:] * (longest - len(row)) for row in rows]
-    return torch.tensor(padded, dtype=torch.long).to(logits.device, non_blocking=True)
+    return to_device(padded, logits.device)
