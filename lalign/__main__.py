@@ -12,7 +12,7 @@ def main() -> None:
     # at this when it allocates for the first time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        from lalign.cli import run
+        from lalign.cli.commands import run
 
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:  # while modules load

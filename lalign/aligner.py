@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lalign.batch import Request
-from lalign.engine import Counters, Engine
-from lalign.lookahead import Lookahead
-from lalign.memory import largest_batch
-from lalign.models import LoadedModel, ModelOptions, load
+from lalign.engine.batch import Request
+from lalign.engine.engine import Counters, Engine
+from lalign.engine.memory import largest_batch
+from lalign.models.loading import LoadedModel, ModelOptions, load
 from lalign.options import Execution, Sampling
-from lalign.ordering import InOrder
-from lalign.prompts import PromptTemplate, make_principles
-from lalign.records import Record, parse_fields
-from lalign.requests import RequestBuilder, Settings, resolve
-from lalign.responses import ResponseWriter
+from lalign.records.lookahead import Lookahead
+from lalign.records.ordering import InOrder
+from lalign.records.parsing import Record, parse_fields
+from lalign.records.prompts import PromptTemplate, make_principles
+from lalign.records.requests import RequestBuilder, Settings, resolve
+from lalign.records.responses import ResponseWriter
 from lalign.results import Failure, Result
 
 Prompt = str | Mapping[str, Any] | Record | Failure
@@ -45,7 +45,7 @@ class Aligner:
     def from_pretrained(cls, name: str | None = None, **options: Any) -> Aligner:
         """Load a model: a hub id, a folder, a .gguf file, or None for the default one.
 
-        `options` are the fields of `lalign.models.ModelOptions`: device, dtype, device_map, allow_pickle,
+        `options` are the fields of `lalign.models.loading.ModelOptions`: device, dtype, device_map, allow_pickle,
         trust_remote_code. Raises `ModelError` or `OptionError`.
         """
         return cls(load(ModelOptions(name=name, **options)))

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.generation.logits_process import LogitsProcessor
 
+from lalign.method.update import align, restrict_to_nucleus
 from lalign.options import Alignment
-from lalign.update import align, restrict_to_nucleus
 
 
 class AlignmentLogitsProcessor(LogitsProcessor):

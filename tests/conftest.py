@@ -28,7 +28,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from lalign.models import LoadedModel, ModelOptions, load
+from lalign.models.loading import LoadedModel, ModelOptions, load
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 VOCABULARY = 300
@@ -164,8 +164,8 @@ def tiny_folder(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, tmp_path_f
 _FORKING = """
 import json, os, socket, sys
 from lalign.__main__ import main
-from lalign.models import ModelOptions, load
-import lalign.cli, lalign.job
+from lalign.models.loading import ModelOptions, load
+import lalign.cli.commands, lalign.cli.invocation, lalign.jobs.job
 lalign.cli.invocation.silence_libraries()
 load(ModelOptions(sys.argv[2]))
 server = socket.socket(fileno=int(sys.argv[1]))

@@ -13,10 +13,10 @@ import torch
 from conftest import SAMPLES, TinyModel, TinyTokenizer
 
 from lalign import Aligner, Alignment, Execution, OptionError, Sampling
-from lalign.models import LoadedModel
-from lalign.prompts import make_principles
-from lalign.records import Message, Record
-from lalign.requests import Settings
+from lalign.models.loading import LoadedModel
+from lalign.records.parsing import Message, Record
+from lalign.records.prompts import make_principles
+from lalign.records.requests import Settings
 from lalign.results import Failure, Result
 
 KIND = "Always be kind to the person who asks."

@@ -11,12 +11,12 @@ from conftest import TinyModel, TinyTokenizer
 from torch import Tensor
 
 from lalign import Aligner, Alignment, AlignmentLogitsProcessor
-from lalign.models import LoadedModel
+from lalign.method.update import align, restrict_to_nucleus
+from lalign.models.loading import LoadedModel
 from lalign.options import alignment
-from lalign.prompts import PromptTemplate
-from lalign.records import Message
+from lalign.records.parsing import Message
+from lalign.records.prompts import PromptTemplate
 from lalign.results import Result
-from lalign.update import align, restrict_to_nucleus
 
 # Sliding windows shorter than the prompts, and layers enough for the principle to be felt beyond them.
 KINDS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from lalign.arguments import AlignmentArguments, ModelArguments, OutputArguments, RunArguments, SamplingArguments
+from lalign.cli.arguments import AlignmentArguments, ModelArguments, OutputArguments, RunArguments, SamplingArguments
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

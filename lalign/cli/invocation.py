@@ -1,0 +1,146 @@
+"""From what the command line says to what the library takes."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lalign.cli.arguments import AlignmentArguments, ModelArguments, RunArguments, SamplingArguments
+from lalign.cli.terminal import silence_libraries
+from lalign.errors import OptionError
+from lalign.options import Alignment, Execution, Sampling, Statistics
+from lalign.sweep.ranges import parse_range
+
+if TYPE_CHECKING:
+    from lalign.aligner import Aligner
+    from lalign.models.loading import ModelOptions
+    from lalign.records.parsing import Record
+    from lalign.records.requests import Settings
+
+
+def model_options(model: ModelArguments, *, reorder: bool = True) -> ModelOptions:
+    """The model to load. Raises `OptionError`."""
+    from lalign.models.loading import ModelOptions
+
+    silence_libraries()
+    return ModelOptions(
+        name=model.model,
+        device=model.device,
+        dtype=model.dtype,
+        device_map=model.device_map,
+        allow_pickle=model.allow_pickle,
+        trust_remote_code=model.trust_remote_code,
+        reorder=reorder,
+    )
+
+
+def aligner(model: ModelArguments, *, compiled: bool = False) -> Aligner:
+    """The model, loaded. Raises `ModelError`, `OptionError`."""
+    from lalign.aligner import Aligner
+    from lalign.models.loading import load
+
+    return Aligner(load(model_options(model, reorder=not compiled)))
+
+
+def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:
+    """What is wanted of every record; reads the files that options name. Raises `OptionError`."""
+    from lalign.records.prompts import make_principles
+    from lalign.records.requests import resolve
+
+    texts = [text(file, "principle") or "" for file in alignment.principle or []]
+    principles = make_principles(texts, alignment.weight, text(alignment.contrast, "contrast"))
+    given = {
+        option.name: getattr(alignment, option.name)
+        for option in fields(Alignment)
+        if option.name != "recipe" and getattr(alignment, option.name) is not None
+    }
+    drawn = {option.name: getattr(sampling, option.name) for option in fields(Sampling)}
+    drawn["stop"] = tuple(sampling.stop or ())
+    return resolve(principles, alignment.recipe, Sampling(**drawn), given)
+
+
+def without_ratio(alignment: AlignmentArguments) -> AlignmentArguments:
+    """The options of a command that goes over ratios. Raises `OptionError` where one is given."""
+    if alignment.ratio is not None:
+        raise OptionError("ratio", "is one of many here: give --ratios")
+    return alignment
+
+
+def execution(running: RunArguments, statistics: str) -> Execution:
+    """How the job runs. Raises `OptionError`."""
+    size = running.batch_size
+    try:
+        batch_size: Any = size if size == "auto" else int(size)
+    except ValueError:
+        raise OptionError("batch_size", f"must be a whole number or auto, not {size!r}") from None
+    return Execution(
+        batch_size=batch_size,
+        memory_share=running.memory_share,
+        statistics=cast(Statistics, statistics),
+        compile=running.compile,
+    )
+
+
+def text(path: Path | None, option: str) -> str | None:
+    """The text of a file that an option names, without white space around it."""
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise OptionError(option, f"{path}: not UTF-8 at byte {error.start}") from None
+    except (OSError, ValueError) as error:
+        raise OptionError(option, f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if not text:
+        raise OptionError(option, f"{path}: is empty")
+    return text
+
+
+def at_least_one(option: str, number: int | None) -> int | None:
+    """A count that an option gives. Raises `OptionError` below 1."""
+    if number is not None and number < 1:
+        raise OptionError(option, f"must be a whole number of at least 1, not {number}")
+    return number
+
+
+def path(source: Path | None) -> Path | None:
+    """The file of an argument; None for stdin."""
+    return None if source is None or str(source) == "-" else source
+
+
+def name(output: Path | None) -> str:
+    """What an output is called in messages."""
+    return "stdout" if output is None or str(output) == "-" else str(output)
+
+
+def records(source: Path | None, most: int | None) -> tuple[Record, ...]:
+    """All records of an input, for work that needs them at once.
+
+    Raises `InputError` where it cannot be read, and for the first line that cannot be used.
+    """
+    from itertools import islice
+
+    from lalign.errors import InputError
+    from lalign.records.parsing import parse_record
+    from lalign.records.source import open_source, read_lines
+    from lalign.results import Failure
+
+    called = "stdin" if source is None else str(source)
+    found = []
+    for raw in islice(read_lines(open_source(source), called), most):
+        record = parse_record(raw)
+        if isinstance(record, Failure):
+            raise InputError(f"{called}:{record.line}: {record.message}")
+        found.append(record)
+    if not found:
+        raise InputError(f"{called}: holds no records")
+    return tuple(found)
+
+
+def batch_sizes(given: str) -> tuple[int, ...]:
+    """The batch sizes of a benchmark. Raises `OptionError`."""
+    sizes = parse_range(given, "batch_sizes")
+    if any(size < 1 or size != int(size) for size in sizes):
+        raise OptionError("batch_sizes", f"must be whole numbers of at least 1, not {given!r}")
+    return tuple(int(size) for size in sizes)

@@ -1,0 +1,162 @@
+"""The sequences being generated, and which rows of the batch serve them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lalign.engine.sampling import uniforms
+from lalign.engine.transfer import to_device
+from lalign.options import Alignment, Sampling
+
+Stops = Callable[[list[int]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One answer wanted of a prompt: how it is aligned, sampled and ended.
+
+    seed: the run's seed and the record's position, or the record's own.
+    stops: tells of the tokens so far whether a stop string has come.
+    place: which of its request's answers this is.
+    """
+
+    alignment: Alignment
+    sampling: Sampling
+    seed: tuple[int, ...] = (0,)
+    stops: Stops | None = None
+    place: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A tokenised prompt, its twins and the points wanted of it. `key` is the caller's own name for it.
+
+    principled: the token ids of one twin per principle, `weights` long; none where only the base model is asked.
+    """
+
+    key: Any
+    base: list[int]
+    principled: tuple[list[int], ...]
+    weights: tuple[float, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest twin."""
+        return max(len(ids) for ids in (self.base, *self.principled))
+
+
+@dataclass(slots=True)
+class Sequence:
+    """One response in the making: its tokens, and a row of statistics for each."""
+
+    request: Request
+    point: Point
+    tokens: list[int] = field(default_factory=list)
+    steps: list[NDArray[np.float32]] = field(default_factory=list)
+    uniforms: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.point.sampling.temperature > 0:
+            self.uniforms = uniforms(self.point.seed, self.point.sampling.max_new_tokens)
+
+
+@dataclass(slots=True)
+class Group:
+    """Sequences of one request with the same tokens so far, served by one set of rows.
+
+    `rows` holds the base row, then one row per principle. Where a twin is not needed its place names a row that is,
+    which makes the shift zero or the base row's logits the principled ones.
+    """
+
+    rows: list[int]
+    sequences: list[Sequence]
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Sequences that one vectorised update and draw can serve.
+
+    members: their places among the batch's sequences `[n]`.
+    rows: the base row of each, then its row per principle: `[1 + principles, n]`.
+    ratio: `[n]`.
+    """
+
+    sequences: list[Sequence]
+    members: Tensor
+    rows: Tensor
+    ratio: Tensor
+    alignment: Alignment
+    sampling: Sampling
+    weights: tuple[float, ...]
+
+
+class Batch:
+    """All groups in flight. Index tensors are made anew only when membership has changed.
+
+    tokens: the last token of each sequence, on the device `[sequences]`.
+    """
+
+    def __init__(self, groups: Iterable[Group], device: torch.device) -> None:
+        self.groups = list(groups)
+        self.device = device
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Recompute the index tensors after a change of `groups` or of their rows."""
+        self.sequences = [sequence for group in self.groups for sequence in group.sequences]
+        rows = sorted((row, place) for place, group in enumerate(self.groups) for row in set(group.rows))
+        leaders, place = [], 0
+        for group in self.groups:
+            leaders.append(place)
+            place += len(group.sequences)
+        # Where each row's next token is found: at the first sequence of its group.
+        self.row_sequence = to_device([leaders[group] for _, group in rows], self.device)
+        self.partitions = self._partitions()
+        last = [sequence.tokens[-1] if sequence.tokens else 0 for sequence in self.sequences]
+        self.tokens = to_device(last, self.device)
+
+    @property
+    def input_ids(self) -> Tensor:
+        """The token each row takes next: `[rows, 1]`."""
+        return self.tokens[self.row_sequence].unsqueeze(-1)
+
+    def _partitions(self) -> list[Partition]:
+        members: dict[Hashable, list[tuple[int, Group, Sequence]]] = {}
+        place = 0
+        for group in self.groups:
+            for sequence in group.sequences:
+                members.setdefault(_likeness(sequence), []).append((place, group, sequence))
+                place += 1
+        return [self._partition(likes) for likes in members.values()]
+
+    def _partition(self, likes: list[tuple[int, Group, Sequence]]) -> Partition:
+        _, _, model = likes[0]
+        ratios = [sequence.point.alignment.ratio for _, _, sequence in likes]
+        return Partition(
+            sequences=[sequence for _, _, sequence in likes],
+            members=to_device([place for place, _, _ in likes], self.device),
+            rows=to_device([group.rows for _, group, _ in likes], self.device).T.contiguous(),
+            ratio=to_device(ratios, self.device, torch.float32),
+            alignment=model.point.alignment,
+            sampling=model.point.sampling,
+            weights=model.request.weights,
+        )
+
+
+def _likeness(sequence: Sequence) -> Hashable:
+    """What two sequences must have in common to be updated and sampled in one call."""
+    point = sequence.point
+    return (
+        # Ratios may differ within a call, but not in whether anything is aligned at all.
+        replace(point.alignment, ratio=0.0 if point.alignment.is_base else 1.0, recipe="lalign"),
+        replace(point.sampling, max_new_tokens=1, stop=(), seed=0),
+        sequence.request.weights,
+    )

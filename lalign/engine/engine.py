@@ -1,0 +1,265 @@
+"""The loop: prompts join, all rows take a step, what has ended leaves at once (design section 6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lalign.engine.batch import Batch, Group, Request, Sequence
+from lalign.engine.cache import KVStore
+from lalign.engine.compiled import CompiledForward
+from lalign.engine.decoding import choose
+from lalign.engine.forward import Forward, Prefix, passes, rest_length
+from lalign.options import Statistics
+
+# `source(room, wait)`: up to `room` requests, none where none is at hand, None when there will be no more. It may
+# block only if `wait`.
+Source = Callable[[int, bool], "list[Request] | None"]
+EndReason = Literal["stop", "length", "not_finite", "out_of_memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A sequence that is done, and why: a stop token or string, the length wanted, or a failure of its own."""
+
+    sequence: Sequence
+    reason: EndReason
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine has done so far. Times are seconds of wall clock."""
+
+    prompts: int = 0
+    tokens: int = 0
+    steps: int = 0
+    step_rows: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    batch_halvings: int = 0
+
+
+class Engine:
+    """Generates for requests as they come, `batch_size` pairs of rows at a time.
+
+    Args:
+        model: a stock decoder-only transformers model.
+        stop_ids: token ids that end a response.
+        batch_size: pairs in flight.
+        points: how many points each request has at the most. Points of a request share rows until they part; so
+            requests of several points are admitted while there are at most `most_points` in flight.
+        statistics: which statistics are wanted; with "none", twins that change nothing are not run.
+        compile: run decoding steps through torch.compile.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        stop_ids: frozenset[int],
+        batch_size: int,
+        statistics: Statistics,
+        points: int = 1,
+        compile: bool = False,
+    ) -> None:
+        self.forward = CompiledForward(model) if compile else Forward(model)
+        self.stop_ids = stop_ids
+        self.batch_size = batch_size
+        self.statistics = statistics
+        self.points = points
+        self.prefixes: list[Prefix] = []
+        self.put_back: list[Request] = []
+        self.counters = Counters()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.store = KVStore(self.forward.num_layers, block=self.forward.block)
+        self.batch = Batch([], self.forward.device)
+
+    @torch.inference_mode()
+    def share(self, token_ids: list[int]) -> None:
+        """Run a prefix of many prompts now, once; where there is no memory for that, each prompt runs its own."""
+        with suppress(torch.OutOfMemoryError):
+            self.prefixes.append(self.forward.prefix(token_ids))
+
+    def run(self, source: Source) -> Iterator[list[Ended]]:
+        """Generate until `source` gives None and all is done; yields after every step what ended in it."""
+        exhausted = False
+        while not exhausted or self.put_back or self.batch.groups:
+            while room := self.room():
+                requests: list[Request] | None = self.put_back[:room]
+                del self.put_back[:room]
+                if not requests and not exhausted:
+                    requests = source(room, not self.batch.groups)
+                    exhausted = requests is None
+                if not requests:
+                    break
+                yield self.admit(self._within_room(requests))
+            yield self.step() if self.batch.groups else []
+
+    @property
+    def most_points(self) -> int:
+        """How many sequences may be in flight: a pair each, where none shares rows, is twice the batch size."""
+        return 2 * self.batch_size if self.points > 1 and self.batch_size > 1 else self.batch_size
+
+    def room(self) -> int:
+        """How many more requests may join now."""
+        points = min(self.points, self.most_points)
+        room = min(self.batch_size - len(self.batch.groups), (self.most_points - len(self.batch.sequences)) // points)
+        return max(room, 0 if self.batch.groups else 1)
+
+    def _within_room(self, requests: list[Request]) -> list[Request]:
+        """Requests of no more points than may be in flight; what is over goes to the front of those put back."""
+        now, later = [], []
+        for request in requests:
+            now.append(replace(request, points=request.points[: self.most_points]))
+            rest = request.points[self.most_points :]
+            later += [replace(request, points=rest)] if rest else []
+        self.put_back = later + self.put_back
+        return now
+
+    def admit(self, requests: list[Request]) -> list[Ended]:
+        """Run prompts, draw their first tokens, and let them join the batch."""
+        ended: list[Ended] = []
+        twins = [twins_needed(request, self.statistics) for request in requests]
+        self.store.expect(
+            self.store.rows + sum(len(rows) for rows, _ in twins), max(request.length for request in requests)
+        )
+        rests = [(len(rows), max(rest_length(row, self.prefixes) for row in rows)) for rows, _ in twins]
+        for chosen in passes(rests, self.forward.device):
+            try:
+                ended += self._prefill([(requests[index], *twins[index]) for index in chosen])
+            except torch.OutOfMemoryError:
+                ended += self._back_off([requests[index] for index in chosen])
+        return ended
+
+    @torch.inference_mode()
+    def _prefill(self, chosen: list[tuple[Request, list[list[int]], list[int]]]) -> list[Ended]:
+        began = time.perf_counter()
+        logits, opened = self.forward.prompts([row for _, rows, _ in chosen for row in rows], self.prefixes, self.store)
+        groups, offset = [], 0
+        for request, rows, places in chosen:
+            sequences = [Sequence(request, point) for point in request.points]
+            groups.append(Group([offset + place for place in places], sequences))
+            offset += len(rows)
+        ended = self._take(logits, Batch(groups, self.forward.device))
+        numbers = self.store.admit(opened)
+        for group in groups:
+            group.rows = [numbers[row] for row in group.rows]
+        self._regroup(self.batch.groups + groups, ended)
+        self.counters.prompts += len(chosen)
+        self.counters.prefill_seconds += time.perf_counter() - began
+        return ended
+
+    def step(self) -> list[Ended]:
+        """One decoding step of all rows."""
+        try:
+            return self._decode()
+        except torch.OutOfMemoryError:
+            return self._back_off([])
+
+    @torch.inference_mode()
+    def _decode(self) -> list[Ended]:
+        began = time.perf_counter()
+        self.counters.steps += 1
+        self.counters.step_rows += self.store.rows
+        logits = self.forward.step(self.batch.input_ids, self.store)
+        ended = self._take(logits, self.batch)
+        if ended or any(len(group.sequences) > 1 for group in self.batch.groups):
+            self._regroup(self.batch.groups, ended)
+        self.counters.decode_seconds += time.perf_counter() - began
+        return ended
+
+    def _take(self, logits: Tensor, batch: Batch) -> list[Ended]:
+        """Give every sequence of a batch its next token; returns those that end with it."""
+        step = choose(logits, batch, self.statistics != "none")
+        columns = [step.tokens.unsqueeze(-1).float(), step.sound.unsqueeze(-1).float()]
+        if step.statistics is not None:
+            columns.append(step.statistics)
+        # The one transfer to the host of a step; float32 holds token ids up to 2**24 exactly.
+        table = torch.cat(columns, dim=-1).cpu().numpy()
+        ended = []
+        for sequence, row in zip(batch.sequences, table, strict=True):
+            sequence.tokens.append(int(row[0]))
+            sequence.steps.append(row[2:])
+            if reason := self._end_reason(sequence, sound=bool(row[1])):
+                ended.append(Ended(sequence, reason))
+        self.counters.tokens += len(table)
+        batch.tokens = step.tokens
+        return ended
+
+    def _regroup(self, groups: list[Group], ended: list[Ended]) -> None:
+        """Drop ended sequences; give sequences of a group that took different tokens rows of their own."""
+        done = {id(end.sequence) for end in ended}
+        stays: list[Group] = []
+        parted: list[Group] = []
+        gone: list[int] = []
+        for group in groups:
+            by_token: dict[int, list[Sequence]] = {}
+            for sequence in group.sequences:
+                if id(sequence) not in done:
+                    by_token.setdefault(sequence.tokens[-1], []).append(sequence)
+            parts = [Group(group.rows, sequences) for sequences in by_token.values()]
+            stays += parts[:1]
+            parted += parts[1:]
+            if not parts:
+                gone += set(group.rows)
+        if not ended and not parted and len(groups) == len(self.batch.groups):
+            return
+        sources = [row for group in parted for row in dict.fromkeys(group.rows)]
+        copies = iter(self.store.fork(sources))
+        for group in parted:
+            names = {row: next(copies) for row in dict.fromkeys(group.rows)}
+            group.rows = [names[row] for row in group.rows]
+        moved = self.store.remove(gone)
+        for group in stays + parted:
+            group.rows = [moved.get(row, row) for row in group.rows]
+        self.batch.groups = stays + parted
+        self.batch.refresh()
+
+    def _end_reason(self, sequence: Sequence, sound: bool) -> EndReason | None:
+        if not sound:
+            return "not_finite"
+        if sequence.tokens[-1] in self.stop_ids:
+            return "stop"
+        if sequence.point.stops is not None and sequence.point.stops(sequence.tokens):
+            return "stop"
+        return "length" if len(sequence.tokens) >= sequence.point.sampling.max_new_tokens else None
+
+    def _back_off(self, requests: list[Request]) -> list[Ended]:
+        """After running out of memory: halve the batch and put back what was in flight, to be begun anew.
+
+        A point that was alone, and so cannot be run at all, ends with "out_of_memory".
+        """
+        flying: dict[int, list[Sequence]] = {}
+        for sequence in self.batch.sequences:
+            flying.setdefault(id(sequence.request), []).append(sequence)
+        requests = [
+            replace(some[0].request, points=tuple(sequence.point for sequence in some)) for some in flying.values()
+        ] + requests
+        self._clear()
+        self.counters.batch_halvings += 1
+        if self.batch_size == 1 and len(requests) == 1 and len(requests[0].points) == 1:
+            return [Ended(Sequence(requests[0], requests[0].points[0]), "out_of_memory")]
+        self.batch_size = max(1, min(self.batch_size, len(requests)) // 2)
+        self.put_back = requests + self.put_back
+        return []
+
+
+def twins_needed(request: Request, statistics: Statistics) -> tuple[list[list[int]], list[int]]:
+    """The prompts to run for a request, and which of them is the base and each principle.
+
+    Without statistics, the base model alone needs no principled row, and ratio 1 of one principle no base row.
+    """
+    twins = [request.base, *request.principled]
+    if statistics == "none" and request.principled:
+        if all(point.alignment.is_base for point in request.points):
+            return twins[:1], [0] * len(twins)
+        if request.weights == (1.0,) and all(point.alignment.is_principle for point in request.points):
+            return twins[1:], [0, 0]
+    return twins, list(range(len(twins)))

@@ -1,0 +1,143 @@
+"""Running prompts: the shared prefix once, then what is left of each prompt (design section 6)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lalign.engine.cache import BLOCK, KVStore
+
+# Rows of unequal length are run together while no more than this share of the tokens is padding.
+PADDING_SHARE = 0.15
+# Tokens of one forward pass over prompts: enough to fill the device, few enough to bound its working memory.
+TOKENS_PER_PASS = {"cpu": 512}
+TOKENS_PER_PASS_ACCELERATOR = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Tokens that many prompts begin with, and their keys and values: a store of one row."""
+
+    token_ids: list[int]
+    store: KVStore
+
+
+class Forward:
+    """Calls a stock decoder-only model on the columns to come of a store.
+
+    Gives logits of the last position alone, `[rows, vocab]`.
+    """
+
+    block = BLOCK
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.device: torch.device = model.device
+        self.num_layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
+        accepted = inspect.signature(model.forward).parameters
+        self.takes_position_ids = "position_ids" in accepted
+        self.keep_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    def __call__(self, input_ids: Tensor, store: KVStore) -> Tensor:
+        """Run `input_ids` `[rows, new]` on top of the store and count them as live."""
+        new = input_ids.shape[1]
+        store.reserve(new)
+        extra: dict[str, Any] = dict(self.keep_last)
+        if self.takes_position_ids:
+            extra["position_ids"] = store.position_ids(new, self.device)
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=store.attention_mask(new, self.device),
+            past_key_values=store,
+            use_cache=True,
+            **extra,
+        )
+        store.advance(new)
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def step(self, input_ids: Tensor, store: KVStore) -> Tensor:
+        """One decoding step, `input_ids` `[rows, 1]`."""
+        return self(input_ids, store)
+
+    def prefix(self, token_ids: list[int]) -> Prefix:
+        """Run tokens that many prompts begin with."""
+        store = KVStore(self.num_layers, rows=1, columns=len(token_ids))
+        self(torch.tensor([token_ids], device=self.device), store)
+        return Prefix(token_ids, store)
+
+    def prompts(self, rows: Sequence[list[int]], prefixes: Sequence[Prefix], store: KVStore) -> tuple[Tensor, KVStore]:
+        """Run prompts, starting each from the prefix it shares most of: logits `[rows, vocab]`, and their rows.
+
+        All rows run as many of their last tokens as the row with the longest rest; what that runs anew of a prefix
+        comes out the same. The rows are opened in `store`, for it to admit.
+        """
+        shared = [_longest_shared(row, prefixes) for row in rows]
+        rest = max(len(row) - length for row, (length, _) in zip(rows, shared, strict=True))
+        opened = store.open_rows([len(row) for row in rows])
+        opened.end = opened.column_capacity - rest
+        for number, (row, (_, prefix)) in enumerate(zip(rows, shared, strict=True)):
+            if prefix is not None and len(row) > rest:
+                _copy_prefix(prefix, opened, number, len(row) - rest)
+        padded = [[row[0]] * (rest - len(row)) + row[-rest:] for row in rows]
+        return self(torch.tensor(padded, device=self.device), opened), opened
+
+
+def rest_length(row: list[int], prefixes: Sequence[Prefix]) -> int:
+    """How many tokens of a prompt are left to run."""
+    return len(row) - _longest_shared(row, prefixes)[0]
+
+
+def passes(rests: Sequence[tuple[int, int]], device: torch.device) -> Iterator[list[int]]:
+    """Split prompts into forward passes with little padding.
+
+    Args:
+        rests: for each prompt its number of rows and of tokens left to run.
+        device: where they run.
+
+    Yields the indices into `rests` of each pass, shortest prompts first.
+    """
+    budget = TOKENS_PER_PASS.get(device.type, TOKENS_PER_PASS_ACCELERATOR)
+    chunk: list[int] = []
+    rows = used = 0
+    for index in sorted(range(len(rests)), key=lambda index: rests[index][1]):
+        more, length = rests[index]
+        total = (rows + more) * length
+        if chunk and (total > budget or total - used - more * length > PADDING_SHARE * total):
+            yield chunk
+            chunk, rows, used = [], 0, 0
+        chunk.append(index)
+        rows, used = rows + more, used + more * length
+    if chunk:
+        yield chunk
+
+
+def _longest_shared(row: list[int], prefixes: Sequence[Prefix]) -> tuple[int, Prefix | None]:
+    """The prefix that shares most leading tokens with a row, and how many: never the whole row."""
+    best: tuple[int, Prefix | None] = (0, None)
+    for prefix in prefixes:
+        limit = min(len(prefix.token_ids), len(row) - 1)
+        if row[:limit] == prefix.token_ids[:limit]:
+            length = limit
+        else:
+            pairs = zip(row[:limit], prefix.token_ids, strict=False)
+            length = next(index for index, (mine, its) in enumerate(pairs) if mine != its)
+        if length > best[0]:
+            best = (length, prefix)
+    return best
+
+
+def _copy_prefix(prefix: Prefix, store: KVStore, row: int, length: int) -> None:
+    for mine, theirs in zip(store.layers, prefix.store.layers, strict=True):
+        if not theirs.is_initialized:
+            continue
+        if not mine.is_initialized:
+            mine.lazy_initialization(theirs.keys, theirs.values)
+        columns = slice(store.first[row], store.first[row] + length)
+        mine.keys[row, :, columns] = theirs.keys[0, :, :length]
+        mine.values[row, :, columns] = theirs.values[0, :, :length]

@@ -1,0 +1,168 @@
+"""A sweep as one HTML page: the curves, the table, and every prompt's responses side by side, shaded by their KL.
+
+The page needs no network and no matplotlib. Texts travel as JSON and become text nodes, never markup; a policy in the
+page forbids all scripts but its own, and all requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+
+from lalign.errors import OutputError
+from lalign.figures.plot import PANELS, Panel
+from lalign.options import Alignment
+from lalign.results import Failure, Result
+from lalign.sweep.knee import KNEE_MARK, KNEE_RULE, by_p, knees
+from lalign.sweep.metrics import PointSummary, columns
+
+Outcomes = Sequence[Result | Failure]
+MOST_PROMPTS = 200
+# About 15 MB of page.
+MOST_TOKENS = 400_000
+# Nats at which a token's shade grows deeper by one.
+SHADES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+# What a token decodes to when it is only a part of a character.
+BROKEN = "\ufffd"
+JOINERS = "\u200c\u200d"
+
+
+def write_report(
+    path: Path, summaries: Sequence[PointSummary], results_by_prompt: Iterable[tuple[str, Outcomes]], title: str
+) -> None:
+    """Write the page of a sweep.
+
+    Args:
+        path: of the file, written over.
+        summaries: the points, in the order of the table.
+        results_by_prompt: each prompt's text and what came of it at every point, with steps. Of these the first
+            `MOST_PROMPTS` are shown, or as many as have `MOST_TOKENS` tokens together; the page tells how many.
+        title: of the page.
+
+    Raises `OutputError` where the file cannot be written, `ValueError` for a result without steps.
+    """
+    marked = knees(summaries)
+    knee_points = {point.alignment for point in marked.values()}
+    sheets = list(_sheets(results_by_prompt, knee_points))
+    data = htmlsafe_json_dumps({"panels": [_panel(panel, summaries, marked) for panel in PANELS], "prompts": sheets})
+    source = files("lalign.figures").joinpath("page.html").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
+    page = template.render(
+        title=visible(title),
+        # Text in the data cannot hold the hash of the data, so no script in it passes for the page's own.
+        nonce=hashlib.sha256(data.encode()).hexdigest(),
+        data=data,
+        columns=columns(summaries),
+        rows=[(point, KNEE_MARK if point.alignment in knee_points else "") for point in summaries],
+        knee_rule=KNEE_RULE,
+        knee_mark=KNEE_MARK,
+        shades=SHADES,
+        shown=len(sheets),
+        total=max((point.responses + point.failures for point in summaries), default=0),
+    )
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from None
+
+
+def visible(text: str) -> str:
+    """`text` with characters that command a terminal, turn the writing direction or end a line written as escapes."""
+    return "".join(character if _is_harmless(character) else _escaped(character) for character in text)
+
+
+def _is_harmless(character: str) -> bool:
+    return character in "\n\t" + JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _panel(panel: Panel, summaries: Sequence[PointSummary], marked: Mapping[float, PointSummary]) -> dict[str, Any]:
+    curves = []
+    for p, points in by_p(summaries).items():
+        curve: dict[str, Any] = {"p": f"{p:g}", "ratio": [point.alignment.ratio for point in points]}
+        for name in ("low", "mean", "high"):
+            curve[name] = [_rounded(panel.scale * getattr(panel.measure(point), name)) for point in points]
+        curve["knee"] = points.index(marked[p]) if p in marked else None
+        curves.append(curve)
+    return {"title": panel.title, "unit": panel.unit, "curves": curves}
+
+
+def _sheets(results_by_prompt: Iterable[tuple[str, Outcomes]], knee_points: set[Alignment]) -> Iterator[dict[str, Any]]:
+    tokens = 0
+    for number, (prompt, outcomes) in enumerate(islice(results_by_prompt, MOST_PROMPTS)):
+        tokens += sum(len(outcome.token_ids) for outcome in outcomes if isinstance(outcome, Result))
+        if number and tokens > MOST_TOKENS:
+            return
+        yield {"prompt": visible(prompt), "outcomes": [_card(outcome, knee_points) for outcome in outcomes]}
+
+
+def _card(outcome: Result | Failure, knee_points: set[Alignment]) -> dict[str, Any]:
+    if isinstance(outcome, Failure):
+        point = outcome.point or {}
+        where = {name: f"{point[name]:g}" if name in point else "" for name in ("ratio", "p")}
+        return {**where, "error": visible(f"{outcome.type}: {outcome.message}")}
+    if outcome.steps is None or outcome.summary is None:
+        raise ValueError("a report needs results with their steps")
+    return {
+        "ratio": f"{outcome.alignment.ratio:g}",
+        "p": f"{outcome.alignment.p:g}",
+        "knee": outcome.alignment in knee_points,
+        "kl": _rounded(outcome.summary["kl_aligned_base_mean"]),
+        "flipped": _rounded(100 * outcome.summary["flipped_share"]),
+        "length": len(outcome.token_ids),
+        "finish": outcome.finish_reason,
+        "spans": list(_spans(outcome.response, outcome.steps)),
+    }
+
+
+def _spans(response: str, steps: dict[str, Any]) -> Iterator[list[Any]]:
+    """[text, KL, log p base, log p principled, flipped] of each run of tokens that has a text of its own."""
+    for text, tokens in pieces(steps["tokens"], response):
+        yield [
+            visible(text),
+            _rounded(max(steps["kl_aligned_base"][tokens])),
+            _rounded(sum(steps["logprob_base"][tokens])),
+            _rounded(sum(steps["logprob_principle"][tokens])),
+            int(any(steps["flipped"][tokens])),
+        ]
+
+
+def pieces(tokens: Sequence[str], response: str) -> Iterator[tuple[str, slice]]:
+    """The response in the pieces that its tokens wrote, each with the tokens that wrote it.
+
+    A token decoded alone may be a part of a character, or lack the space before it; the response has the whole text.
+    Tokens that are not in the response, such as the stop token, stand for themselves.
+    """
+    cursor = begin = 0
+    for index, token in enumerate(tokens):
+        if BROKEN in token or not token:
+            continue  # the next whole token tells where its text ends
+        is_split = begin < index
+        at = response.find(token, cursor + is_split)
+        found = at >= 0
+        gap = response[cursor : at if found else len(response) if is_split else cursor]
+        cursor += len(gap) + found * len(token)
+        if is_split:
+            yield gap or BROKEN, slice(begin, index)
+            gap = ""
+        yield gap + token, slice(index, index + 1)
+        begin = index + 1
+    if begin < len(tokens):
+        yield response[cursor:] or BROKEN, slice(begin, len(tokens))
+
+
+def _rounded(value: float) -> float | None:
+    """Three decimals; None for what JSON cannot say."""
+    return round(float(value), 3) if math.isfinite(value) else None

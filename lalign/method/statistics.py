@@ -1,0 +1,90 @@
+"""What a step of alignment did to the distribution, in nats (design section 3).
+
+Pure functions of tensors: full vocabulary, temperature 1, before support, top-k and top-p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lalign.method.update import Aligned
+
+STATISTICS = (
+    "kl_aligned_base",
+    "kl_principle_base",
+    "entropy_base",
+    "entropy_aligned",
+    "shift_norm",
+    "step_norm",
+    "logprob_base",
+    "logprob_principle",
+    "logprob_aligned",
+    "ratio",
+    "flipped",
+)
+# Log-probability zero has none; this stands in for it, so that 0 * log 0 comes out as 0.
+LOG_ZERO = -1e30
+
+
+def step_statistics(base: Tensor, principled: Tensor, aligned: Aligned, tokens: Tensor, p: float) -> Tensor:
+    """The statistics of one step, in the order of `STATISTICS`: `[rows, 11]` float32.
+
+    Args:
+        base: `[rows, vocab]` logits.
+        principled: `[rows, vocab]` logits.
+        aligned: the update made of the two.
+        tokens: the token taken by each row `[rows]`.
+        p: the norm in which the step is measured.
+    """
+    logprobs = [_log_softmax(logits) for logits in (base, principled, aligned.logits)]
+    log_base, log_principle, log_aligned = logprobs
+    probs_base, probs_principle, probs_aligned = (values.exp() for values in logprobs)
+    taken = tokens.unsqueeze(-1)
+    columns = (
+        torch.linalg.vecdot(probs_aligned, log_aligned - log_base).clamp_min_(0),
+        torch.linalg.vecdot(probs_principle, log_principle - log_base).clamp_min_(0),
+        -torch.linalg.vecdot(probs_base, log_base),
+        -torch.linalg.vecdot(probs_aligned, log_aligned),
+        torch.linalg.vector_norm(aligned.shift, dim=-1),
+        torch.linalg.vector_norm(aligned.step, ord=p, dim=-1),
+        log_base.gather(-1, taken).squeeze(-1),
+        log_principle.gather(-1, taken).squeeze(-1),
+        log_aligned.gather(-1, taken).squeeze(-1),
+        aligned.ratio,
+        (aligned.logits.argmax(-1) != base.argmax(-1)).float(),
+    )
+    return torch.stack(columns, dim=-1)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return logits.log_softmax(-1).clamp_min_(LOG_ZERO)
+
+
+def columns(steps: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+    """The steps of a response, `[11]` each, as one array per statistic: float32, and `flipped` as booleans."""
+    table = np.asarray(steps, dtype=np.float32).reshape(len(steps), len(STATISTICS))
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.ascontiguousarray(table[:, index]) for index, name in enumerate(STATISTICS)
+    }
+    arrays["flipped"] = arrays["flipped"] != 0
+    return arrays
+
+
+def summarise(columns: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """The statistics of a whole response: mean, max and sum of each divergence, and means of the rest."""
+    if not len(columns["flipped"]):
+        return {}
+    summary: dict[str, float] = {}
+    for name in ("kl_aligned_base", "kl_principle_base"):
+        values = columns[name].astype(np.float64)
+        summary |= {f"{name}_mean": values.mean(), f"{name}_max": values.max(), f"{name}_sum": values.sum()}
+    summary["flipped_share"] = columns["flipped"].mean()
+    for name in ("logprob_base", "logprob_principle", "logprob_aligned"):
+        summary[f"{name}_mean"] = columns[name].mean(dtype=np.float64)
+    return {name: float(value) for name, value in summary.items()}

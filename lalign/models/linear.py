@@ -1,0 +1,77 @@
+"""Linear layers with their weights reordered once for oneDNN (design section 8).
+
+On a CPU, `F.linear` packs its weight anew at every call, which at the few rows of a decoding step costs more than
+the product itself. The operator that takes a packed weight is one torch's own compiler uses; where a build of torch
+lacks it, models keep their stock layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+REORDERED_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class ReorderedLinear(nn.Module):
+    """x @ weight.T + bias, from a packed copy of `weight` `[out, in]`. The weight itself is not kept."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight in plain layout `[out, in]`, made anew at each call: for code that looks at it."""
+        return self.packed.to_dense()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], ""))
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def can_reorder(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this torch has the operators for weights of that device and type, and this CPU the instructions."""
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if device.type != "cpu" or dtype not in REORDERED_DTYPES or not built:
+        return False
+    if not all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def reorder_linears(model: nn.Module) -> int:
+    """Replace every `nn.Linear` (and GPT-2's `Conv1D`) of a model in place; returns how many.
+
+    Layers are replaced one at a time, so that at most one weight is in memory twice.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    replaced = 0
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                setattr(module, name, ReorderedLinear(child.weight, child.bias))
+            elif isinstance(child, Conv1D):
+                setattr(module, name, ReorderedLinear(cast(Tensor, child.weight).T, cast(Tensor, child.bias)))
+            else:
+                continue
+            replaced += 1
+            del child
+    # What is left may be a view of a mapped file, which would keep the whole of it in memory.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return replaced
+
+
+def reorder_if_possible(model: Any) -> Any:
+    """The model with reordered weights where that helps; else as it is."""
+    if can_reorder(model.device, model.dtype):
+        reorder_linears(model)
+    return model

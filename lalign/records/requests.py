@@ -1,0 +1,126 @@
+"""From records to what the engine runs: settings resolved, twins tokenised, limits checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from lalign.engine.batch import Point, Request
+from lalign.errors import OptionError
+from lalign.options import Alignment, Sampling, alignment
+from lalign.records.parsing import Record
+from lalign.records.prompts import Principles, PromptTemplate
+from lalign.results import Failure
+
+ALIGNMENT_OPTIONS = ("ratio", "p")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a job wants of every record, where the record does not say otherwise.
+
+    alignments: one for a plain run; the points of a sweep, over which a record's own `ratio` and `p` do not prevail.
+    """
+
+    principles: Principles = field(default_factory=Principles)
+    alignments: tuple[Alignment, ...] = (Alignment(),)
+    sampling: Sampling = field(default_factory=Sampling)
+    sweep: bool = False
+
+
+def resolve(
+    principles: Principles,
+    recipe: str = "lalign",
+    sampling: Sampling | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The settings of a plain job: `options`, by field name, over those of the recipe and of `sampling`.
+
+    An option that is None counts as not given. Raises `OptionError` for a value out of range, `TypeError` for a name
+    that neither `Alignment` nor `Sampling` has.
+    """
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    if unknown := given.keys() - _names(Alignment) - _names(Sampling):
+        raise TypeError(f"no option is called {', '.join(sorted(unknown))}")
+    drawn = {name: value for name, value in given.items() if name in _names(Sampling)}
+    aligned = {name: value for name, value in given.items() if name in _names(Alignment)}
+    return Settings(principles, (alignment(recipe, **aligned),), replace(sampling or Sampling(), **drawn))
+
+
+def _names(options: type[Alignment] | type[Sampling]) -> set[str]:
+    return {option.name for option in fields(options)}
+
+
+class RequestBuilder:
+    """Makes a `Request` of a `Record`, or the `Failure` that says why it cannot be run.
+
+    Args:
+        template: renders and tokenises.
+        settings: of the job.
+        context_length: the most tokens of prompt and response together, None for no limit.
+        stops: makes of stop strings a test of the tokens so far.
+    """
+
+    def __init__(
+        self,
+        template: PromptTemplate,
+        settings: Settings,
+        context_length: int | None,
+        stops: Callable[[tuple[str, ...]], Callable[[list[int]], bool]],
+    ) -> None:
+        self.template = template
+        self.settings = settings
+        self.context_length = context_length
+        self.stops = stops
+
+    def build(self, record: Record, key: Any) -> Request | Failure:
+        """The request for a record, under a key of the caller's."""
+        try:
+            points = self._points(record)
+        except OptionError as error:
+            return Failure(record.id, record.line, "invalid_option", str(error))
+        principles = self._principles(record)
+        if not principles.texts and not all(point.alignment.is_base for point in points):
+            return Failure(
+                record.id, record.line, "missing_principle", "principle: neither the job nor the record gives one"
+            )
+        try:
+            base, *principled = self.template.twins(record.messages, principles)
+        except Exception as error:  # a chat template may raise anything at a conversation it does not allow
+            message = f"the chat template refuses the conversation: {' '.join(str(error).split())}"
+            return Failure(record.id, record.line, "template_error", message)
+        if not (base and all(principled)):
+            return Failure(record.id, record.line, "empty_prompt", "prompt: the tokenizer makes no token of it")
+        request = Request(key, base, tuple(principled), principles.weights, points)
+        return self._too_long(record, request) or request
+
+    def _points(self, record: Record) -> tuple[Point, ...]:
+        align = {name: record.options[name] for name in ALIGNMENT_OPTIONS if name in record.options}
+        sample = {name: value for name, value in record.options.items() if name not in ALIGNMENT_OPTIONS}
+        sampling = replace(self.settings.sampling, **sample)
+        seed = (sampling.seed,) if "seed" in sample else (sampling.seed, record.line)
+        stops = self.stops(sampling.stop) if sampling.stop else None
+        own = {} if self.settings.sweep else align
+        return tuple(
+            Point(replace(point, **own), sampling, seed, stops, place)
+            for place, point in enumerate(self.settings.alignments)
+        )
+
+    def _principles(self, record: Record) -> Principles:
+        principles = self.settings.principles
+        if record.principle is not None:
+            principles = replace(principles, texts=(record.principle.strip(),), weights=(1.0,))
+        if record.contrast is not None:
+            principles = replace(principles, contrast=record.contrast.strip())
+        return principles
+
+    def _too_long(self, record: Record, request: Request) -> Failure | None:
+        wanted = max(point.sampling.max_new_tokens for point in request.points)
+        if self.context_length is None or request.length + wanted <= self.context_length:
+            return None
+        message = (
+            f"prompt: {request.length} tokens with the principle, and max_new_tokens {wanted}, "
+            f"are more than the model's context of {self.context_length}"
+        )
+        return Failure(record.id, record.line, "context_length", message)

@@ -1,0 +1,209 @@
+"""What each point of a sweep did to the responses, where degeneration sets in, and the table that shows both.
+
+Bookkeeping over `Result.token_ids` and `Result.summary`; of each response only eight numbers are kept.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from lalign.options import Alignment
+from lalign.results import Failure, Result
+from lalign.sweep.knee import KNEE_MARK, by_p, knees
+
+SCALARS = ("length", "kl", "kl_max", "flipped", "distinct_2", "repeated_4gram", "logprob_base", "logprob_principle")
+# Means over tokens, not over responses: a long response counts for as much as it is long.
+PER_TOKEN = ("kl", "flipped", "logprob_base", "logprob_principle")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A figure of a point: its mean, and the 25, 50 and 75 % quantiles over responses; nan where there is none."""
+
+    mean: float
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class PointSummary:
+    """The responses of one point of a sweep.
+
+    Attributes:
+        alignment: the point.
+        responses, failures: how many prompts were answered, and how many could not be.
+        length: tokens generated, the stop token included.
+        kl, kl_max: KL(aligned || base) of a token in nats: mean over tokens, and the largest of all.
+        flipped: share of tokens at which the update changed the most likely token.
+        distinct_2: distinct bigrams of token ids over all bigrams, of each response (1 where it has none), averaged.
+        repeated_4gram: 1 - distinct 4-grams over all 4-grams, of each response (0 where it has none), averaged.
+        logprob_base, logprob_principle: log-probability of a generated token under the two models in nats.
+        distinct_2_error, repeated_4gram_error: standard error of those means; 0 where fewer than two responses.
+
+    The means of kl, flipped and the log-probabilities are over all tokens of the point.
+    """
+
+    alignment: Alignment
+    responses: int
+    failures: int
+    length: Measure
+    kl: Measure
+    kl_max: float
+    flipped: Measure
+    distinct_2: Measure
+    repeated_4gram: Measure
+    logprob_base: Measure
+    logprob_principle: Measure
+    distinct_2_error: float
+    repeated_4gram_error: float
+
+
+class SweepMetrics:
+    """Takes the outcomes of a sweep one at a time, in any order.
+
+    Args:
+        alignments: the points, as `lalign.sweep.ranges.sweep_points` gives them.
+    """
+
+    def __init__(self, alignments: Iterable[Alignment]) -> None:
+        self._points = {point: {name: array("d") for name in SCALARS} for point in alignments}
+        self._failures = dict.fromkeys(self._points, 0)
+
+    def add(self, outcome: Result | Failure) -> None:
+        """Count an outcome: a failure with no point of its own counts at every point.
+
+        Raises `KeyError` for a result of no point of this sweep, `ValueError` for one without a summary.
+        """
+        if isinstance(outcome, Result):
+            columns = self._points[outcome.alignment]
+            for name, value in response_scalars(outcome).items():
+                columns[name].append(value)
+            return
+        for alignment in self._failures:
+            if outcome.point is None or outcome.point == {"ratio": alignment.ratio, "p": alignment.p}:
+                self._failures[alignment] += 1
+
+    def summaries(self) -> tuple[PointSummary, ...]:
+        """The points as they stand, in the order given."""
+        return tuple(
+            _summary(alignment, {name: np.array(values) for name, values in columns.items()}, self._failures[alignment])
+            for alignment, columns in self._points.items()
+        )
+
+
+def response_scalars(result: Result) -> dict[str, float]:
+    """The eight numbers of a response, by the names of `SCALARS`; units as in `PointSummary`."""
+    summary = result.summary
+    if summary is None:
+        raise ValueError("a sweep's metrics need results with their summary")
+    return {
+        "length": len(result.token_ids),
+        "kl": summary["kl_aligned_base_mean"],
+        "kl_max": summary["kl_aligned_base_max"],
+        "flipped": summary["flipped_share"],
+        "distinct_2": distinct_share(result.token_ids, 2),
+        "repeated_4gram": 1 - distinct_share(result.token_ids, 4),
+        "logprob_base": summary["logprob_base_mean"],
+        "logprob_principle": summary["logprob_principle_mean"],
+    }
+
+
+def distinct_share(ids: Sequence[int], n: int) -> float:
+    """Distinct n-grams over all n-grams (Li et al. 2016, distinct-n); 1 where there are fewer than n tokens."""
+    grams = list(zip(*(ids[start:] for start in range(n)), strict=False))
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def _summary(alignment: Alignment, columns: Mapping[str, NDArray[np.float64]], failures: int) -> PointSummary:
+    responses = len(columns["length"])
+    measures: dict[str, Any] = {
+        name: _measure(values, columns["length"] if name in PER_TOKEN else None)
+        for name, values in columns.items()
+        if name != "kl_max"
+    }
+    return PointSummary(
+        alignment=alignment,
+        responses=responses,
+        failures=failures,
+        kl_max=float(columns["kl_max"].max()) if responses else float("nan"),
+        distinct_2_error=_standard_error(columns["distinct_2"]),
+        repeated_4gram_error=_standard_error(columns["repeated_4gram"]),
+        **measures,
+    )
+
+
+def _measure(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -> Measure:
+    if not len(values):
+        return Measure(*[float("nan")] * 4)
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return Measure(float(np.average(values, weights=weights)), float(low), float(median), float(high))
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table: its heading, its unit, and what it shows of a point."""
+
+    heading: str
+    unit: str
+    cell: Callable[[PointSummary], str]
+
+
+COLUMNS = (
+    Column("p", "", lambda point: f"{point.alignment.p:g}"),
+    Column("ratio", "", lambda point: f"{point.alignment.ratio:g}"),
+    Column("length", "tokens", lambda point: f"{point.length.mean:.1f}"),
+    Column("KL", "nats", lambda point: f"{point.kl.mean:.3f}"),
+    Column("KL max", "nats", lambda point: f"{point.kl_max:.2f}"),
+    Column("flipped", "%", lambda point: f"{100 * point.flipped.mean:.1f}"),
+    Column("dist-2", "%", lambda point: f"{100 * point.distinct_2.mean:.1f}"),
+    Column("rep-4", "%", lambda point: f"{100 * point.repeated_4gram.mean:.1f}"),
+    Column("lp base", "nats", lambda point: f"{point.logprob_base.mean:.2f}"),
+    Column("lp princ", "nats", lambda point: f"{point.logprob_principle.mean:.2f}"),
+)
+FAILED = Column("failed", "", lambda point: str(point.failures))
+
+
+def columns(summaries: Sequence[PointSummary]) -> tuple[Column, ...]:
+    """What the table shows; how many prompts failed only where some have."""
+    return (*COLUMNS, FAILED) if any(point.failures for point in summaries) else COLUMNS
+
+
+def legend(summaries: Sequence[PointSummary]) -> str:
+    """What the table's mark and headings mean, and where the sweep has not gone far enough to show a knee."""
+    lines = [
+        "KL, lp: per token, lp the log-probability under the base and the",
+        "principled model; dist-2: distinct bigrams; rep-4: repeated 4-grams.",
+    ]
+    marked = knees(summaries)
+    if marked:
+        lines.append(f"{KNEE_MARK} knee: the last point before dist-2 or rep-4 leaves the range")
+        lines.append("of the smallest ratio.")
+    groups = by_p(summaries)
+    if open_ended := [f"{p:g}" for p, point in marked.items() if point is groups[p][-1]]:
+        lines.append(f"p = {', '.join(open_ended)}: no ratio tried leaves it; the knee may lie higher.")
+    return "\n".join(lines)
+
+
+def table(summaries: Sequence[PointSummary]) -> Table:
+    """One row a point, in the order given, and the legend below; within 80 columns."""
+    marked = {point.alignment for point in knees(summaries).values()}
+    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, caption=legend(summaries), caption_justify="left")
+    for column in columns(summaries):
+        shown.add_column(f"{column.heading}\n{column.unit}", justify="right")
+    shown.add_column("\n")
+    for point in summaries:
+        cells = [column.cell(point) for column in columns(summaries)]
+        shown.add_row(*cells, KNEE_MARK if point.alignment in marked else "")
+    return shown

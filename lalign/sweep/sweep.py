@@ -1,0 +1,59 @@
+"""What a sweep gathers on the way: figures of each point, and the responses its page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from lalign.figures import page as report
+from lalign.figures import plot
+from lalign.options import Alignment
+from lalign.records.parsing import Record
+from lalign.results import Failure, Result
+from lalign.sweep import metrics
+
+
+class Sweep:
+    """Hears of a job's records and outcomes; gives the table, and draws the plot if one is wanted.
+
+    Args:
+        alignments: the points.
+        plotted: a .png, .svg or .html file, None for no plot. Raises `OptionError` for another ending, or where
+            matplotlib is needed and absent.
+    """
+
+    def __init__(self, alignments: Sequence[Alignment], plotted: Path | None = None) -> None:
+        self.figures = metrics.SweepMetrics(alignments)
+        self.plotted = plotted
+        self.is_page = plotted is not None and plot.plot_format(plotted) == "html"
+        self._prompts: dict[int, str] = {}
+        self._outcomes: dict[int, list[Result | Failure]] = {}
+
+    def hear_record(self, record: Record) -> None:
+        """Remember a prompt for the page, while it has room."""
+        if self.is_page and len(self._prompts) < report.MOST_PROMPTS:
+            turns = [f"{turn.role}: {turn.content}" for turn in record.messages]
+            self._prompts[record.line] = record.messages[0].content if len(turns) == 1 else "\n\n".join(turns)
+
+    def hear(self, outcomes: Sequence[Result | Failure]) -> None:
+        """Take outcomes into account."""
+        for outcome in outcomes:
+            self.figures.add(outcome)
+            if outcome.line in self._prompts:
+                self._outcomes.setdefault(outcome.line, []).append(outcome)
+
+    def table(self) -> Table:
+        """One row a point, the knee marked."""
+        return metrics.table(self.figures.summaries())
+
+    def draw(self, title: str) -> None:
+        """Write the plot. Raises `OutputError` where the file cannot be written."""
+        if self.plotted is None:
+            return
+        if not self.is_page:
+            plot.plot_sweep(self.figures.summaries(), self.plotted)
+            return
+        shown = ((self._prompts[line], outcomes) for line, outcomes in sorted(self._outcomes.items()))
+        report.write_report(self.plotted, self.figures.summaries(), shown, title)

@@ -1,0 +1,53 @@
+"""A compiled decoding step gives what the plain one gives."""
+
+from __future__ import annotations
+
+import pytest
+
+from lalign.engine.batch import Point, Request
+from lalign.engine.engine import Engine
+from lalign.errors import OptionError
+from lalign.models.linear import reorder_linears
+from lalign.options import Alignment, Sampling
+
+
+def job() -> list[Request]:
+    """Prompts of several lengths, that end at several times."""
+    return [
+        Request(
+            number,
+            list(range(5, 9 + 3 * number)),
+            (list(range(20, 60 + 2 * number)),),
+            (1.0,),
+            (Point(Alignment(ratio=2), Sampling(max_new_tokens=3 + 2 * number)),),
+        )
+        for number in range(5)
+    ]
+
+
+def answers(engine: Engine) -> dict[int, list[int]]:
+    waiting = job()
+
+    def source(room: int, wait: bool) -> list[Request] | None:
+        taken, waiting[:] = waiting[:room], waiting[room:]
+        return taken or None
+
+    return {end.sequence.request.key: end.sequence.tokens for ended in engine.run(source) for end in ended}
+
+
+def test_compiled_steps_give_the_tokens_of_plain_ones(tiny_model) -> None:
+    model = tiny_model("llama")
+    plain = answers(Engine(model, frozenset(), 2, "none"))
+    assert answers(Engine(model, frozenset(), 2, "none", compile=True)) == plain
+
+
+def test_a_model_whose_masks_change_shape_is_refused(tiny_model) -> None:
+    with pytest.raises(OptionError, match="compile: does not go with"):
+        Engine(tiny_model("gemma3"), frozenset(), 2, "none", compile=True)
+
+
+def test_a_model_with_reordered_weights_is_refused(tiny_model) -> None:
+    model = tiny_model("llama")
+    reorder_linears(model)
+    with pytest.raises(OptionError, match="reorder=False"):
+        Engine(model, frozenset(), 2, "none", compile=True)

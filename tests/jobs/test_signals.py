@@ -1,0 +1,75 @@
+"""The first SIGINT or SIGTERM is noted, the second ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from lalign.jobs.signals import SIGNALS, Interruption
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_is_noted(number: int, status: int) -> None:
+    with Interruption() as interruption:
+        assert not interruption
+        os.kill(os.getpid(), number)
+        assert interruption
+        assert interruption.received == number
+    assert interruption.status == status
+
+
+def test_what_signals_did_before_they_do_again() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with Interruption():
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_other_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with Interruption():
+        assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_outside_the_main_thread_no_signal_is_touched() -> None:
+    """Python allows handlers only there; a job in a thread runs, and is interrupted as its program decides."""
+    seen: list[object] = []
+
+    def job() -> None:
+        with Interruption() as interruption:
+            seen.append(bool(interruption))
+
+    thread = threading.Thread(target=job)
+    before = [signal.getsignal(number) for number in SIGNALS]
+    thread.start()
+    thread.join()
+    assert seen == [False]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [("SIGINT", "SIGINT", 130), ("SIGTERM", "SIGTERM", 143), ("SIGTERM", "SIGINT", 130)],
+)
+def test_the_second_signal_ends_the_process_at_once(first: str, second: str, status: int) -> None:
+    code = f"""
+import os, signal
+from lalign.jobs.signals import Interruption
+try:
+    with Interruption():
+        os.kill(os.getpid(), signal.{first})
+        print("still here", flush=True)
+        os.kill(os.getpid(), signal.{second})
+        print("still here")
+finally:
+    print("tidied up")
+"""
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (status, "still here\n", "")

@@ -1,0 +1,234 @@
+"""GGUF files are converted once: keyed by content, whole or absent, and as the file says."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from conftest import VOCABULARY, TinyTokenizer
+
+from lalign.models import conversion
+from lalign.models.conversion import cache_folder, converted, file_digest
+from lalign.models.loading import ModelOptions, load
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LALIGN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Where conversions were written; each is a file that holds the GGUF's content."""
+    written: list[Path] = []
+
+    def convert(source: Path, dtype: torch.dtype, folder: Path) -> None:
+        written.append(folder)
+        (folder / "model.safetensors").write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(conversion, "_convert", convert)
+    return written
+
+
+def gguf_file(path: Path, content: bytes = b"weights") -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def finished(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir() if path.is_dir())
+
+
+def test_a_file_is_converted_once(tmp_path: Path, cache: Path, conversions: list[Path]) -> None:
+    source = gguf_file(tmp_path / "a.gguf")
+    folder = converted(source, torch.float32)
+    assert converted(source, torch.float32) == folder
+    assert len(conversions) == 1
+    assert folder.parent == cache
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_the_key_is_the_content_not_the_place_or_the_time(tmp_path: Path, cache: Path, conversions: list[Path]) -> None:
+    first = converted(gguf_file(tmp_path / "a.gguf"), torch.float32)
+    (tmp_path / "elsewhere").mkdir()
+    moved = gguf_file(tmp_path / "elsewhere" / "a.gguf")
+    os.utime(moved, (0, 0))
+    assert converted(moved, torch.float32) == first
+    other = converted(gguf_file(tmp_path / "a.gguf", b"Weights"), torch.float32)
+    assert other != first
+    assert len(conversions) == 2
+
+
+def test_each_type_of_weights_is_a_conversion_of_its_own(tmp_path: Path, cache: Path, conversions: list[Path]) -> None:
+    source = gguf_file(tmp_path / "a.gguf")
+    assert converted(source, torch.float32) != converted(source, torch.bfloat16)
+    assert len(conversions) == 2
+
+
+def test_each_version_of_what_converts_is_a_conversion_of_its_own(
+    tmp_path: Path, cache: Path, conversions: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = gguf_file(tmp_path / "a.gguf")
+    folders = set()
+    for version in ("1.0", "1.1"):
+        monkeypatch.setattr(conversion.importlib.metadata, "version", lambda name, version=version: version)
+        folders.add(converted(source, torch.float32))
+    assert len(folders) == 2
+
+
+def test_a_conversion_is_written_aside_and_renamed(tmp_path: Path, cache: Path, conversions: list[Path]) -> None:
+    folder = converted(gguf_file(tmp_path / "a.gguf"), torch.float32)
+    assert conversions[0] != folder
+    assert conversions[0].parent == folder.parent  # a rename within one file system
+    assert finished(cache) == [folder.name]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("no space left"), ValueError("damaged")])
+def test_an_interrupted_conversion_leaves_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    source = gguf_file(tmp_path / "a.gguf")
+
+    def half(source: Path, dtype: torch.dtype, folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion, "_convert", half)
+        with pytest.raises(type(error)):
+            converted(source, torch.float32)
+    assert finished(cache) == []
+
+
+def test_what_a_killed_conversion_left_is_not_taken_for_a_model(
+    tmp_path: Path, cache: Path, conversions: list[Path]
+) -> None:
+    source = gguf_file(tmp_path / "a.gguf")
+    folder = converted(source, torch.float32)
+    folder.rename(conversions[0])  # as if the process had ended before the rename
+    assert converted(source, torch.float32) == folder
+    assert len(conversions) == 2
+    assert (folder / "model.safetensors").exists()
+
+
+def test_a_conversion_that_another_process_has_just_finished_is_taken(
+    tmp_path: Path, cache: Path, conversions: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = gguf_file(tmp_path / "a.gguf")
+    folder = converted(source, torch.float32)
+    folder.rename(tmp_path / "kept")
+
+    class Lock:
+        """Is waited for until the other process has renamed its folder."""
+
+        def __init__(self, path: str) -> None:
+            assert path == f"{folder}.lock"
+
+        def __enter__(self) -> None:
+            (tmp_path / "kept").rename(folder)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(conversion, "FileLock", Lock)
+    assert converted(source, torch.float32) == folder
+    assert len(conversions) == 1
+
+
+def test_the_cache_is_where_the_variable_says_else_the_users(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_folder() == cache
+    monkeypatch.delenv("LALIGN_CACHE")
+    assert cache_folder().name == "lalign"
+    assert cache_folder() != cache
+
+
+def test_the_digest_is_sha_256(tmp_path: Path) -> None:
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert file_digest(gguf_file(tmp_path / "empty", b"")) == empty
+    long = gguf_file(tmp_path / "long", b"x" * (conversion.CHUNK + 1))
+    assert file_digest(long) != file_digest(gguf_file(tmp_path / "short", b"x" * conversion.CHUNK))
+
+
+# A real file.
+
+HIDDEN, HEADS, LAYERS, FEED_FORWARD = 32, 4, 1, 64
+
+
+def write_tiny_llama(path: Path, tokenizer: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """A llama of one layer, as llama.cpp would write it. Gives its tensors by their names in the file."""
+    random = np.random.default_rng(0)
+    shapes = {
+        "token_embd.weight": (VOCABULARY, HIDDEN),
+        "output_norm.weight": (HIDDEN,),
+        "output.weight": (VOCABULARY, HIDDEN),
+        "blk.0.attn_norm.weight": (HIDDEN,),
+        "blk.0.ffn_norm.weight": (HIDDEN,),
+        "blk.0.ffn_gate.weight": (FEED_FORWARD, HIDDEN),
+        "blk.0.ffn_up.weight": (FEED_FORWARD, HIDDEN),
+        "blk.0.ffn_down.weight": (HIDDEN, FEED_FORWARD),
+        **{f"blk.0.attn_{name}.weight": (HIDDEN, HIDDEN) for name in ("q", "k", "v", "output")},
+    }
+    tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(128)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(VOCABULARY)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    special = set(tokenizer.all_special_ids)
+    writer.add_token_list([token for token, _ in vocabulary])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for _, token in vocabulary]
+    )
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_chat_template(tokenizer.chat_template)
+    for name, tensor in tensors.items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tensors
+
+
+def test_a_gguf_becomes_a_model_with_its_weights_tokens_and_template(
+    tmp_path: Path, cache: Path, tiny_tokenizer: TinyTokenizer
+) -> None:
+    source = tmp_path / "tiny.gguf"
+    tokenizer = tiny_tokenizer("chatml")
+    tensors = write_tiny_llama(source, tokenizer)
+    loaded = load(ModelOptions(name=str(source), reorder=False))
+    assert Path(loaded.location).parent == cache
+    assert loaded.name == str(source)
+    weights = loaded.model.state_dict()
+    for name, written in {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "lm_head.weight": "output.weight",
+        "model.layers.0.mlp.down_proj.weight": "blk.0.ffn_down.weight",
+        "model.layers.0.self_attn.v_proj.weight": "blk.0.attn_v.weight",
+    }.items():
+        np.testing.assert_array_equal(weights[name].numpy(), tensors[written])
+    text = "What is the capital of Australia?"
+    assert loaded.tokenizer(text)["input_ids"] == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert loaded.tokenizer.chat_template == tokenizer.chat_template
+    assert loaded.stop_ids == {1}
+    assert loaded.context_length == 128

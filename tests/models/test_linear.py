@@ -1,0 +1,148 @@
+"""Layers with reordered weights against the stock ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import TinyModel
+from torch import nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from lalign.models import linear
+from lalign.models.linear import ReorderedLinear, can_reorder, reorder_if_possible, reorder_linears
+
+CPU = torch.device("cpu")
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
+
+needs_operators = pytest.mark.skipif(not can_reorder(CPU, torch.float32), reason="torch has no reordered weights here")
+# bfloat16 where the CPU can pack it, which AVX2 alone cannot.
+PACKED = [dtype for dtype in (torch.float32, torch.bfloat16) if can_reorder(CPU, dtype)]
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@needs_operators
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 48), (7, 48), (32, 48), (3, 1, 48), (2, 5, 48)])
+def test_the_product_is_that_of_f_linear(dtype: torch.dtype, bias: bool, shape: tuple[int, ...]) -> None:
+    weight = random(80, 48, dtype=dtype) / 7
+    offset = random(80, dtype=dtype, seed=1) if bias else None
+    x = random(*shape, dtype=dtype, seed=2)
+    with torch.inference_mode():
+        found = ReorderedLinear(weight, offset)(x)
+    wanted = F.linear(x, weight, offset)
+    assert found.shape == wanted.shape
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, wanted, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@needs_operators
+@pytest.mark.parametrize("rows", [(4, 1), (4, 6)])
+def test_the_product_of_a_view_of_a_larger_tensor(rows: tuple[int, int]) -> None:
+    """As of the last position of hidden states."""
+    weight = random(16, 48)
+    x = random(4, 9, 48, seed=1)[:, -rows[1] :]
+    with torch.inference_mode():
+        torch.testing.assert_close(ReorderedLinear(weight, None)(x), F.linear(x, weight), atol=1e-5, rtol=1e-5)
+
+
+@needs_operators
+@pytest.mark.parametrize("dtype", PACKED)
+def test_the_weight_is_given_back_as_it_was(dtype: torch.dtype) -> None:
+    weight = random(80, 48, dtype=dtype)
+    layer = ReorderedLinear(weight, None)
+    assert torch.equal(layer.weight, weight)
+    assert (layer.out_features, layer.in_features) == (80, 48)
+
+
+@needs_operators
+def test_a_transposed_weight_as_of_conv1d() -> None:
+    layer = Conv1D(80, 48)
+    nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(0))
+    holder = nn.Sequential(layer)
+    x = random(2, 5, 48)
+    with torch.inference_mode():
+        wanted = holder(x)
+        assert reorder_linears(holder) == 1
+        assert isinstance(holder[0], ReorderedLinear)
+        torch.testing.assert_close(holder(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+@needs_operators
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "gemma3"])
+def test_a_model_gives_the_same_logits(tiny_model: TinyModel, kind: str) -> None:
+    stock, reordered = tiny_model(kind), tiny_model(kind)
+    linears = sum(isinstance(module, (nn.Linear, Conv1D)) for module in stock.modules())
+    assert reorder_linears(reordered) == linears
+    assert not any(isinstance(module, (nn.Linear, Conv1D)) for module in reordered.modules())
+    ids = torch.arange(5, 35).reshape(2, 15)
+    with torch.inference_mode():
+        torch.testing.assert_close(reordered(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@needs_operators
+def test_tied_embeddings_are_left_alone(tiny_model: TinyModel) -> None:
+    stock, model = (tiny_model("llama", tie_word_embeddings=True) for _ in range(2))
+    reorder_linears(model)
+    assert torch.equal(model.get_input_embeddings().weight, stock.get_input_embeddings().weight)
+    ids = torch.arange(5, 20).unsqueeze(0)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@needs_operators
+def test_subclasses_that_may_compute_something_else_are_left_alone() -> None:
+    class Scaled(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    holder = nn.Sequential(Scaled(4, 4))
+    assert reorder_linears(holder) == 0
+    assert isinstance(holder[0], Scaled)
+
+
+class Operators:
+    """What `torch.ops.mkldnn` is where a build of torch has only some of the operators."""
+
+    def __init__(self, *names: str) -> None:
+        for name in names:
+            setattr(self, name, None)
+
+
+@pytest.mark.parametrize("names", [(), ("_reorder_linear_weight",), ("_linear_pointwise",)])
+def test_without_the_operators_a_model_keeps_its_stock_layers(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: TinyModel, names: tuple[str, ...]
+) -> None:
+    class Torch:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+        class ops:
+            mkldnn = Operators(*names)
+
+    monkeypatch.setattr(linear, "torch", Torch())
+    model = tiny_model("llama")
+    assert not can_reorder(CPU, torch.float32)
+    assert reorder_if_possible(model) is model
+    assert not any(isinstance(module, ReorderedLinear) for module in model.modules())
+    assert any(type(module) is nn.Linear for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [("cuda", torch.float32), ("mps", torch.float32), ("cpu", torch.float16), ("cpu", torch.float64)],
+)
+def test_weights_of_other_devices_and_types_are_not_reordered(device: str, dtype: torch.dtype) -> None:
+    assert not can_reorder(torch.device(device), dtype)
+
+
+@pytest.mark.parametrize("supported", [False, True])
+def test_bfloat16_is_packed_where_the_cpu_can_do_it(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    assert can_reorder(CPU, torch.bfloat16) is (supported and can_reorder(CPU, torch.float32))
