@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import zstandard
-
 from lalign.errors import InputError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd as zstd
+else:
+    from backports import zstd as zstd
 
 MAX_LINE_BYTES = 64 << 20
 """The longest line that is taken, its line feed not counted."""
 
 _BOM = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 1 << 20
-# Four bytes of a zstd file may stand for 128 KiB of text, so what is fed at once bounds the memory: 64 MiB, measured.
-_ZSTD_FEED_BYTES = 1024
-_READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+_READ_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def open_source(path: Path | None) -> BinaryIO:
             case ".gz":
                 return cast(BinaryIO, gzip.open(path))
             case ".zst":
-                return io.BufferedReader(_ZstdReader(path))
+                return cast(BinaryIO, zstd.open(path))
             case _:
                 return path.open("rb")
     except (OSError, ValueError) as error:
@@ -149,43 +150,3 @@ def _skip_line(stream: BinaryIO) -> bool:
 
 def _reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-
-
-class _ZstdReader(io.RawIOBase):
-    """A zstd file, decompressed as it is read.
-
-    The reader of the zstandard package takes a file that was cut short for one that ended, so that lines would be
-    lost without a word; this one raises EOFError. Raises `zstandard.ZstdError` for data that is not zstd.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._decompressor = zstandard.ZstdDecompressor()
-        self._frame: zstandard.ZstdDecompressionObj | None = None
-        self._compressed = b""
-        self._text = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        while not self._text:
-            self._compressed = self._compressed or self._file.read1(_ZSTD_FEED_BYTES)
-            if not self._compressed:
-                break
-            self._decompress()
-        if not self._text and self._frame is not None:
-            raise EOFError("the compressed file was cut short")
-        size = min(len(buffer), len(self._text))
-        buffer[:size], self._text = self._text[:size], self._text[size:]
-        return size
-
-    def _decompress(self) -> None:
-        frame = self._frame or self._decompressor.decompressobj()
-        self._text = memoryview(frame.decompress(self._compressed))
-        self._compressed = frame.unused_data
-        self._frame = None if frame.eof else frame
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lalign.errors import InputError, OptionError
 from lalign.evaluation.preferences import Question, make_items, read_questions
+from lalign.records.source import zstd
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FUZZ_EXAMPLES = int(os.environ.get("LALIGN_FUZZ_EXAMPLES", "500"))
@@ -102,7 +102,7 @@ def test_lines_count_as_they_stand_in_the_file(tmp_path: Path) -> None:
         ("in.jsonl", lambda data: data),
         ("in.txt", lambda data: data),
         ("in.jsonl.gz", gzip.compress),
-        ("in.jsonl.zst", zstandard.ZstdCompressor().compress),
+        ("in.jsonl.zst", zstd.compress),
     ],
 )
 def test_json_lines_may_be_compressed(tmp_path: Path, name: str, packed: Any) -> None:

@@ -25,8 +25,9 @@ from typing import IO, Any
 
 import orjson
 import pytest
-import zstandard
 from conftest import Lalign, Pipe
+
+from lalign.records.source import zstd
 
 KILLS = int(os.environ.get("LALIGN_KILLS", "8"))
 LINES = 25 * KILLS
@@ -273,7 +274,7 @@ class TestInput:
     @pytest.mark.parametrize("suffix", [".gz", ".zst"])
     def test_one_that_was_cut_short(self, lalign: Lalign, uninterrupted: bytes, output: Path, suffix: str) -> None:
         """All before the cut is answered; once the rest is there the job goes on."""
-        whole = {".gz": gzip.compress, ".zst": zstandard.compress}[suffix](prompts(LINES))
+        whole = {".gz": gzip.compress, ".zst": zstd.compress}[suffix](prompts(LINES))
         source = output.with_name(f"in.jsonl{suffix}")
         source.write_bytes(whole[: len(whole) // 2])
         arguments = (*OPTIONS, source.name, "-o", "out.jsonl", "--quiet")

@@ -15,7 +15,6 @@ from typing import Any
 import orjson
 import pytest
 import torch
-import zstandard
 from conftest import TinyModel, TinyTokenizer
 
 from lalign.aligner import Aligner
@@ -29,6 +28,7 @@ from lalign.models.loading import ModelOptions, load
 from lalign.options import Alignment, Execution, Sampling
 from lalign.records.prompts import make_principles
 from lalign.records.requests import Settings
+from lalign.records.source import zstd
 
 SETTINGS = Settings(make_principles(["Be kind."]), sampling=Sampling(max_new_tokens=3))
 SWEEP = replace(SETTINGS, alignments=tuple(Alignment(ratio=ratio) for ratio in (0, 1, 4)), sweep=True)
@@ -110,7 +110,7 @@ class TestRun:
         assert [record["line"] for record in records(output) if "error" in record] == [7, 14]
         assert (job.tally.records, job.tally.failures, job.tally.tokens) == (20, 2, 18 * 3)
 
-    @pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".zst", zstandard.compress)])
+    @pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".zst", zstd.compress)])
     def test_compressed_input_is_the_same_input(
         self, aligner: Aligner, source: Path, output: Path, suffix: str, compress: Callable[[bytes], bytes]
     ) -> None:
