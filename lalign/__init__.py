@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lalign.errors import InputError, LalignError, ModelError, OptionError, OutputError
-from lalign.options import Alignment, Execution, Sampling
+from lalign.method.linear_alignment import Alignment
+from lalign.options import Execution, Sampling
 
 if TYPE_CHECKING:
     from lalign.aligner import Aligner

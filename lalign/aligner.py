@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lalign.engine.batch import Request
-from lalign.engine.engine import Counters, Engine
-from lalign.engine.memory import largest_batch
-from lalign.models.loading import LoadedModel, ModelOptions, load
+from lalign.engine.interface import Backend, Counters, Request
 from lalign.options import Execution, Sampling
 from lalign.records.lookahead import Lookahead
 from lalign.records.ordering import InOrder
@@ -21,8 +18,6 @@ from lalign.results import Failure, Result
 Prompt = str | Mapping[str, Any] | Record | Failure
 # Prompts read ahead of their use, as a multiple of the batch size.
 WINDOW = 4
-# A shared prefix shorter than this is not worth a pass of its own.
-SHORTEST_PREFIX = 8
 
 
 class Aligner:
@@ -33,13 +28,16 @@ class Aligner:
     ...     print(result.response)
 
     Attributes:
-        loaded: the model, its tokenizer and where they came from.
-        counters: what the engine did in the latest call: prompts, tokens, steps, and seconds of each phase.
+        backend: the engine with its model.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
-        self.counters = Counters()
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    @property
+    def counters(self) -> Counters:
+        """What the engine did in the latest call: prompts, tokens, steps, and seconds of each phase."""
+        return self.backend.counters
 
     @classmethod
     def from_pretrained(cls, name: str | None = None, **options: Any) -> Aligner:
@@ -48,7 +46,10 @@ class Aligner:
         `options` are the fields of `lalign.models.loading.ModelOptions`: device, dtype, device_map, allow_pickle,
         trust_remote_code. Raises `ModelError` or `OptionError`.
         """
-        return cls(load(ModelOptions(name=name, **options)))
+        from lalign.engine.torch_backend import TorchBackend
+        from lalign.models.loading import ModelOptions, load
+
+        return cls(TorchBackend(load(ModelOptions(name=name, **options))))
 
     def generate(
         self,
@@ -61,6 +62,7 @@ class Aligner:
         recipe: str = "lalign",
         sampling: Sampling | None = None,
         execution: Execution | None = None,
+        first_line: int = 1,
         **options: Any,
     ) -> Iterator[Result | Failure]:
         """Answer prompts in their order; each is answered as soon as it and those before it are done.
@@ -73,6 +75,9 @@ class Aligner:
             system: the system message that both twins share, where a record has none of its own.
             recipe: "lalign", "paper" or "released".
             sampling: how tokens are drawn; `execution`: batch size and statistics.
+            first_line: the line number of the first prompt. Sampled tokens depend on the seed and on the prompt's
+                line, so that calls with the same seed and lines draw alike: a caller who reads in chunks lets the
+                lines go on from call to call, and gets what one call over all of them would give.
             options: any field of `Alignment` or `Sampling` by name, over the recipe and `sampling`.
 
         Yields `Result`, or `Failure` where a prompt cannot be answered. Raises `OptionError` for an option out of
@@ -80,52 +85,44 @@ class Aligner:
         """
         texts = (principle,) if isinstance(principle, str) else tuple(principle or ())
         settings = resolve(make_principles(texts, weights, contrast), recipe, sampling or Sampling(), options)
-        ticks = self.ticks(prompts, settings, system=system, execution=execution or Execution())
+        ticks = self.ticks(prompts, settings, system=system, execution=execution or Execution(), first_line=first_line)
         return (outcome for outcomes in ticks for outcome in outcomes)
 
     def ticks(
-        self, prompts: Iterable[Prompt], settings: Settings, *, system: str | None, execution: Execution
+        self,
+        prompts: Iterable[Prompt],
+        settings: Settings,
+        *,
+        system: str | None,
+        execution: Execution,
+        first_line: int = 1,
     ) -> Generator[list[Result | Failure], None, None]:
         """As `generate`, with a list after each step of the engine: empty where nothing is ready.
 
         For callers with something to do meanwhile, such as showing progress or looking whether to stop.
         """
-        model, tokenizer = self.loaded.model, self.loaded.tokenizer
-        stop_ids = self.loaded.stop_ids
-        template = PromptTemplate(tokenizer, system)
-        writer = ResponseWriter(tokenizer, stop_ids, execution.statistics)
-        builder = RequestBuilder(template, settings, self.loaded.context_length, writer.stops)
+        backend = self.backend
+        points = len(settings.alignments)
+        template = PromptTemplate(backend.tokenizer, system)
+        writer = ResponseWriter(backend.tokenizer, backend.stop_ids, execution.statistics)
+        builder = RequestBuilder(template, settings, backend.context_length, writer.stops)
         window = WINDOW * (execution.batch_size if execution.batch_size != "auto" else 64)
-        lookahead = Lookahead(_requests(prompts, builder), window)
+        items = _requests(prompts, builder, first_line)
+        lookahead = Lookahead(items, window, points, template.shared_prefixes(settings.principles))
         try:
-            outcomes = InOrder(len(settings.alignments))
+            outcomes = InOrder(points)
             while not lookahead.ready():
                 yield _ready(outcomes, lookahead)
-            batch_size = self._batch_size(execution, settings, lookahead)
-            engine = Engine(
-                model, stop_ids, batch_size, execution.statistics, len(settings.alignments), execution.compile
-            )
-            self.counters = engine.counters
-            if lookahead.longest():
-                for prefix in template.shared_prefixes(settings.principles):
-                    if len(prefix) >= SHORTEST_PREFIX:
-                        engine.share(prefix)
-            for ended in engine.run(lookahead):
+            for ended in backend.run(lookahead, execution):
                 for end in ended:
                     position, record = end.sequence.request.key
                     outcomes.put(position, end.sequence.point.place, writer.outcome(end, record))
                 yield _ready(outcomes, lookahead)
+            yield _ready(outcomes, lookahead)
             if lookahead.error is not None:
                 raise lookahead.error
         finally:
             lookahead.close()
-
-    def _batch_size(self, execution: Execution, settings: Settings, lookahead: Lookahead) -> int:
-        if execution.batch_size != "auto":
-            return execution.batch_size
-        tokens = lookahead.longest() + settings.sampling.max_new_tokens
-        rows = 1 + max(1, len(settings.principles.texts))
-        return largest_batch(self.loaded.model, rows, tokens, execution.memory_share)
 
 
 def _ready(outcomes: InOrder, lookahead: Lookahead) -> list[Result | Failure]:
@@ -136,9 +133,11 @@ def _ready(outcomes: InOrder, lookahead: Lookahead) -> list[Result | Failure]:
     return outcomes.ready()
 
 
-def _requests(prompts: Iterable[Prompt], builder: RequestBuilder) -> Iterator[tuple[int, Request | Failure]]:
+def _requests(
+    prompts: Iterable[Prompt], builder: RequestBuilder, first_line: int
+) -> Iterator[tuple[int, Request | Failure]]:
     for position, prompt in enumerate(prompts):
-        record = _record(prompt, position + 1)
+        record = _record(prompt, first_line + position)
         yield position, record if isinstance(record, Failure) else builder.build(record, (position, record))
 
 

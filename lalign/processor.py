@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.generation.logits_process import LogitsProcessor
 
-from lalign.method.update import align, restrict_to_nucleus
-from lalign.options import Alignment
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import Recipe
 
 
 class AlignmentLogitsProcessor(LogitsProcessor):
@@ -33,8 +33,8 @@ class AlignmentLogitsProcessor(LogitsProcessor):
         base_input_ids (`torch.LongTensor` of shape `(batch_size, base_sequence_length)`):
             Token ids of the base prompts, one for each principled prompt, padded on the left where their lengths
             differ. Another principle's prompts in their place make a contrast.
-        alignment ([`Alignment`], *optional*, defaults to `Alignment()`):
-            The settings of the update.
+        alignment ([`Recipe`], *optional*, defaults to `Alignment()`):
+            The method and its settings.
         base_attention_mask (`torch.LongTensor` of shape `(batch_size, base_sequence_length)`, *optional*):
             1 for tokens of a prompt, 0 for padding. Without it nothing is padding.
 
@@ -72,7 +72,7 @@ class AlignmentLogitsProcessor(LogitsProcessor):
         self,
         model: Any,
         base_input_ids: Tensor,
-        alignment: Alignment | None = None,
+        alignment: Recipe | None = None,
         base_attention_mask: Tensor | None = None,
     ) -> None:
         mask = torch.ones_like(base_input_ids) if base_attention_mask is None else base_attention_mask.long()
@@ -87,6 +87,7 @@ class AlignmentLogitsProcessor(LogitsProcessor):
         self._mask = mask
         self._cache = DynamicCache(config=model.config)
         self._seen: Tensor | None = None
+        self._state: Tensor | None = None
         accepted = inspect.signature(model.forward).parameters
         self._takes_position_ids = "position_ids" in accepted
         self._keep_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -104,15 +105,13 @@ class AlignmentLogitsProcessor(LogitsProcessor):
         Return:
             `torch.FloatTensor` of shape `(batch_size, config.vocab_size)`.
         """
-        settings = self.alignment
+        recipe = self.alignment
         principled = scores.float()
         self._follow(input_ids)
-        base = principled if settings.is_principle else self._base_logits().to(principled)
-        ratio = torch.full_like(principled[:, 0], settings.ratio)
-        logits = align(base, principled, ratio, settings).logits
-        if settings.support == "none" or settings.is_base:
-            return logits
-        return restrict_to_nucleus(logits, principled, settings.support_top_p, settings.support_temperature)
+        base = principled if recipe.needs((1.0,)) == "principled" else self._base_logits().to(principled)
+        aligned = recipe.step(base, principled, torch.full_like(principled[:, 0], recipe.ratio), self._state)
+        self._state = aligned.state
+        return aligned.final()
 
     def _follow(self, input_ids: Tensor) -> None:
         """Take up the tokens that `generate` has chosen since the last step."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import orjson
 
-from lalign.options import Alignment
+from lalign.method.recipe import Recipe
 
 FinishReason = Literal["stop", "length"]
 RecordId = str | int
@@ -37,24 +37,14 @@ class Result:
     response: str
     finish_reason: FinishReason
     usage: Usage
-    alignment: Alignment
+    alignment: Recipe
     token_ids: tuple[int, ...] = ()
     summary: dict[str, float] | None = None
     steps: dict[str, Any] | None = None
     input: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        settings = self.alignment
-        align: dict[str, Any] = {
-            "recipe": settings.recipe,
-            "ratio": settings.ratio,
-            "p": settings.p if settings.p != float("inf") else "inf",
-            "scale": settings.scale,
-            "anchor": settings.anchor,
-            "support": settings.support,
-        }
-        if settings.max_kl is not None:
-            align["max_kl"] = settings.max_kl
+        align = self.alignment.to_dict()
         if self.summary is not None:
             align["summary"] = self.summary
         record: dict[str, Any] = {

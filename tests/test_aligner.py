@@ -13,6 +13,7 @@ import torch
 from conftest import SAMPLES, TinyModel, TinyTokenizer
 
 from lalign import Aligner, Alignment, Execution, OptionError, Sampling
+from lalign.engine.torch_backend import TorchBackend
 from lalign.models.loading import LoadedModel
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import make_principles
@@ -25,7 +26,7 @@ SHORT = Sampling(max_new_tokens=6)
 
 @pytest.fixture(scope="module")
 def aligner(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> Aligner:
-    return Aligner(LoadedModel(tiny_model("llama"), tiny_tokenizer("chatml"), "tiny", "tiny"))
+    return Aligner(TorchBackend(LoadedModel(tiny_model("llama"), tiny_tokenizer("chatml"), "tiny", "tiny")))
 
 
 def prompts(count: int) -> list[str]:
@@ -274,7 +275,7 @@ def test_records_whose_logits_are_no_numbers_fail_and_the_others_do_not(
     tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
 ) -> None:
     tokenizer, model = tiny_tokenizer("chatml"), tiny_model("llama")
-    aligner = Aligner(LoadedModel(model, tokenizer, "tiny", "tiny"))
+    aligner = Aligner(TorchBackend(LoadedModel(model, tokenizer, "tiny", "tiny")))
     given = prompts(6)
     healthy = told(aligner.generate(given, principle=KIND, sampling=SHORT))
     answered = {token for _, tokens in healthy for token in tokens}
@@ -294,7 +295,7 @@ def test_running_out_of_memory_fails_what_cannot_be_run_alone(aligner: Aligner) 
         if kwargs["input_ids"].shape[1] > 150:
             raise torch.OutOfMemoryError("no memory for this prompt")
 
-    hook = aligner.loaded.model.register_forward_pre_hook(limited, with_kwargs=True)
+    hook = aligner.backend.loaded.model.register_forward_pre_hook(limited, with_kwargs=True)
     try:
         given.insert(3, "~" * 300)
         outcomes = told(aligner.generate(given, principle=KIND, sampling=SHORT, execution=Execution(batch_size=4)))
@@ -323,7 +324,8 @@ def swept(smol: LoadedModel, hh: str, records: list[dict[str, Any]]) -> Callable
     ratios = (0.0, 0.5, 1.0, 1.5, 3.0)
     points = tuple(Alignment(ratio=ratio, support="none") for ratio in ratios)
     settings = Settings(make_principles([hh]), points, Sampling(max_new_tokens=NEW), sweep=True)
-    ticks = Aligner(smol).ticks(records, settings, system=None, execution=Execution(batch_size=4, statistics="none"))
+    execution = Execution(batch_size=4, statistics="none")
+    ticks = Aligner(TorchBackend(smol)).ticks(records, settings, system=None, execution=execution)
     results = [outcome for tick in ticks for outcome in tick]
     assert len(results) == len(records) * len(ratios)
     return lambda ratio: [
@@ -408,9 +410,10 @@ def test_the_real_model_says_the_same_greedy_or_sampled_whatever_the_batch(
     answers = []
     for batch_size in (1, 4, 16):
         execution = Execution(batch_size=batch_size, statistics="none")
-        answers.append(
-            list(Aligner(smol).generate(mixed, principle=hh, ratio=2, max_new_tokens=16, execution=execution))
+        outcomes = Aligner(TorchBackend(smol)).generate(
+            mixed, principle=hh, ratio=2, max_new_tokens=16, execution=execution
         )
+        answers.append(list(outcomes))
     assert all(isinstance(answer, Result) for run in answers for answer in run)
     assert told(iter(answers[0])) == told(iter(answers[1])) == told(iter(answers[2]))
     responses = [answer.response for answer in answers[0] if isinstance(answer, Result)]

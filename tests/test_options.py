@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lalign.errors import LalignError, OptionError
-from lalign.options import RECIPES, Alignment, Execution, Sampling, alignment
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipes import RECIPES, recipe_of
+from lalign.options import Execution, Sampling
 
 INF = math.inf
 NAN = math.nan
@@ -123,7 +125,17 @@ def test_whatever_the_ratio_it_is_taken_or_refused(value: Any) -> None:
 
 
 def test_recipes_are_those_of_the_design() -> None:
-    ours = Alignment("lalign", 3.0, 2.0, "relative", "base", "principle", 0.8, 0.5, None)
+    ours = Alignment(
+        recipe="lalign",
+        ratio=3.0,
+        p=2.0,
+        scale="relative",
+        anchor="base",
+        support="principle",
+        support_top_p=0.8,
+        support_temperature=0.5,
+        max_kl=None,
+    )
     assert list(RECIPES) == ["lalign", "paper", "released"]
     assert RECIPES["lalign"] == ours
     assert RECIPES["paper"] == dataclasses.replace(ours, recipe="paper", scale="absolute", support="none")
@@ -132,8 +144,8 @@ def test_recipes_are_those_of_the_design() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_alone_is_itself(recipe: str) -> None:
-    assert alignment(recipe) == RECIPES[recipe]
-    assert alignment(recipe, ratio=None, max_kl=None) == RECIPES[recipe]
+    assert recipe_of(recipe) == RECIPES[recipe]
+    assert recipe_of(recipe, ratio=None, max_kl=None) == RECIPES[recipe]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -142,19 +154,19 @@ def test_a_recipe_alone_is_itself(recipe: str) -> None:
     [("ratio", 0.0), ("p", 3.0), ("scale", "relative"), ("anchor", "base"), ("support", "none"), ("max_kl", 0.5)],
 )
 def test_what_is_given_by_hand_overrides_the_recipe_and_nothing_else_does(recipe: str, name: str, value: Any) -> None:
-    assert alignment(recipe, **{name: value}) == dataclasses.replace(RECIPES[recipe], **{name: value})
+    assert recipe_of(recipe, **{name: value}) == dataclasses.replace(RECIPES[recipe], **{name: value})
 
 
 def test_what_is_given_is_checked_together_with_the_recipe() -> None:
-    assert alignment("released", p=1).p == 1
+    assert recipe_of("released", p=1).p == 1
     with pytest.raises(OptionError, match=r"^p: must be a number above 1"):
-        alignment("paper", p=1)
+        recipe_of("paper", p=1)
 
 
 @pytest.mark.parametrize("recipe", ["Paper", "", None, 1, ["paper"]])
 def test_an_unknown_recipe_is_refused_with_the_names_of_the_known(recipe: Any) -> None:
     with pytest.raises(OptionError) as caught:
-        alignment(recipe)
+        recipe_of(recipe)
     assert str(caught.value) == f"recipe: must be one of lalign, paper, released, not {recipe!r}"
 
 

@@ -11,9 +11,10 @@ from conftest import TinyModel, TinyTokenizer
 from torch import Tensor
 
 from lalign import Aligner, Alignment, AlignmentLogitsProcessor
+from lalign.engine.torch_backend import TorchBackend
+from lalign.method.recipes import recipe_of
 from lalign.method.update import align, restrict_to_nucleus
 from lalign.models.loading import LoadedModel
-from lalign.options import alignment
 from lalign.records.parsing import Message
 from lalign.records.prompts import PromptTemplate
 from lalign.results import Result
@@ -35,9 +36,9 @@ SETTINGS = [
     Alignment(ratio=2),
     Alignment(ratio=3, support="none"),
     Alignment(ratio=1.5, p=3, max_kl=2.0),
-    alignment("paper", ratio=8.0),
-    alignment("released", ratio=0.0),
-    alignment("released"),
+    recipe_of("paper", ratio=8.0),
+    recipe_of("released", ratio=0.0),
+    recipe_of("released"),
 ]
 
 Batch = dict[str, Tensor]
@@ -87,7 +88,7 @@ def responses(model: Any, output: Tensor, prompt_length: int) -> list[tuple[int,
 def said_by_aligner(loaded: LoadedModel, prompts: Sequence[str], principle: str, settings: Alignment) -> list[Any]:
     fields = ("ratio", "p", "scale", "anchor", "support", "max_kl")
     options = {name: getattr(settings, name) for name in fields}
-    outcomes = Aligner(loaded).generate(prompts, principle=principle, max_new_tokens=TOKENS, **options)
+    outcomes = Aligner(TorchBackend(loaded)).generate(prompts, principle=principle, max_new_tokens=TOKENS, **options)
     return [outcome.token_ids for outcome in outcomes if isinstance(outcome, Result)]
 
 
@@ -176,7 +177,7 @@ def test_without_a_mask_nothing_is_padding(tiny_model: TinyModel, tiny_tokenizer
 def test_samples_stay_within_the_support_and_are_warped_after_the_update(
     tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
 ) -> None:
-    model, settings = tiny_model("llama"), alignment("released")
+    model, settings = tiny_model("llama"), recipe_of("released")
     base, principled = (padded(rows) for rows in twins(tiny_tokenizer("chatml"), PROMPTS, PRINCIPLE))
     options: dict[str, Any] = {"do_sample": True, "top_k": 0, "output_scores": True, "return_dict_in_generate": True}
     torch.manual_seed(0)
@@ -288,7 +289,7 @@ def test_the_real_model_says_the_same_either_way(
     ]
     base, principled = (padded(rows) for rows in twins(smol.tokenizer, prompts, hh.strip()))
     records = [{"prompt": prompt, "ratio": ratio} for ratio in ratios for prompt in prompts]
-    outcomes = Aligner(smol).generate(records, principle=hh, support=support, max_new_tokens=32)
+    outcomes = Aligner(TorchBackend(smol)).generate(records, principle=hh, support=support, max_new_tokens=32)
     said = [outcome.token_ids for outcome in outcomes if isinstance(outcome, Result)]
     ours = []
     for ratio in ratios:

@@ -14,8 +14,9 @@ from lalign.bench.contenders import Contender, contenders
 from lalign.bench.measuring import Measurement, MemoryWatch, measure_machine
 from lalign.bench.report import report
 from lalign.errors import LalignError
+from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel, ModelOptions, load
-from lalign.options import Alignment, Execution
+from lalign.options import Execution
 from lalign.records.parsing import Record
 from lalign.records.requests import Settings
 
@@ -118,9 +119,10 @@ def run_lalign(
 ) -> Measurement:
     """Answer records with lalign, from parsed records to results, and measure it."""
     from lalign.aligner import Aligner
+    from lalign.engine.torch_backend import TorchBackend
     from lalign.results import Result
 
-    aligner = Aligner(loaded)
+    aligner = Aligner(TorchBackend(loaded))
     alignment = contender.alignment or Alignment()
     settings = replace(work.settings, alignments=(alignment,))
     execution = Execution(batch_size=batch_size, statistics=contender.statistics)
@@ -149,7 +151,7 @@ def run_lalign(
 
 
 def _requests(loaded: LoadedModel, work: Work, records: Sequence[Record]) -> list[Any]:
-    from lalign.engine.batch import Request
+    from lalign.engine.interface import Request
     from lalign.records.prompts import PromptTemplate
     from lalign.records.requests import RequestBuilder
     from lalign.records.responses import ResponseWriter

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lalign.options import Alignment, Statistics
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import Recipe
+from lalign.options import Statistics
 
 BASE, PRINCIPLE, ALIGNED = "base", "principle", "aligned"
 WITHOUT_STATISTICS, WITHOUT_SUPPORT = "aligned, no statistics", "aligned, no support"
@@ -21,14 +23,14 @@ class Contender:
 
     name: str
     peer: bool = False
-    alignment: Alignment | None = None
+    alignment: Recipe | None = None
     statistics: Statistics = "none"
     guidance: float | None = None
     singly: bool = False
     same_as: str | None = None
 
 
-def contenders(alignment: Alignment, peers: bool, singly: bool) -> tuple[Contender, ...]:
+def contenders(alignment: Recipe, peers: bool, singly: bool) -> tuple[Contender, ...]:
     """All that run: the paper's three rows, and what tells the costs of statistics and of stock transformers apart."""
     rows = [
         Contender(BASE, alignment=Alignment(ratio=0), statistics="none"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lalign.bench.measuring import Measurement, MemoryWatch
-from lalign.engine.batch import Request
+from lalign.engine.interface import Request
 
 
 class _Clock:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from lalign.cli.arguments import AlignmentArguments, ModelArguments, RunArguments, SamplingArguments
 from lalign.cli.terminal import silence_libraries
 from lalign.errors import OptionError
-from lalign.options import Alignment, Execution, Sampling, Statistics
+from lalign.method.linear_alignment import Alignment
+from lalign.options import Execution, Sampling, Statistics
 from lalign.sweep.ranges import parse_range
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ def model_options(model: ModelArguments, *, reorder: bool = True) -> ModelOption
 def aligner(model: ModelArguments, *, compiled: bool = False) -> Aligner:
     """The model, loaded. Raises `ModelError`, `OptionError`."""
     from lalign.aligner import Aligner
+    from lalign.engine.torch_backend import TorchBackend
     from lalign.models.loading import load
 
-    return Aligner(load(model_options(model, reorder=not compiled)))
+    return Aligner(TorchBackend(load(model_options(model, reorder=not compiled))))
 
 
 def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:

@@ -2,70 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from lalign.engine.sampling import uniforms
+from lalign.engine.interface import Sequence
 from lalign.engine.transfer import to_device
-from lalign.options import Alignment, Sampling
-
-Stops = Callable[[list[int]], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One answer wanted of a prompt: how it is aligned, sampled and ended.
-
-    seed: the run's seed and the record's position, or the record's own.
-    stops: tells of the tokens so far whether a stop string has come.
-    place: which of its request's answers this is.
-    """
-
-    alignment: Alignment
-    sampling: Sampling
-    seed: tuple[int, ...] = (0,)
-    stops: Stops | None = None
-    place: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A tokenised prompt, its twins and the points wanted of it. `key` is the caller's own name for it.
-
-    principled: the token ids of one twin per principle, `weights` long; none where only the base model is asked.
-    """
-
-    key: Any
-    base: list[int]
-    principled: tuple[list[int], ...]
-    weights: tuple[float, ...]
-    points: tuple[Point, ...]
-
-    @property
-    def length(self) -> int:
-        """Tokens of the longest twin."""
-        return max(len(ids) for ids in (self.base, *self.principled))
-
-
-@dataclass(slots=True)
-class Sequence:
-    """One response in the making: its tokens, and a row of statistics for each."""
-
-    request: Request
-    point: Point
-    tokens: list[int] = field(default_factory=list)
-    steps: list[NDArray[np.float32]] = field(default_factory=list)
-    uniforms: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.point.sampling.temperature > 0:
-            self.uniforms = uniforms(self.point.seed, self.point.sampling.max_new_tokens)
+from lalign.method.recipe import Recipe
+from lalign.options import Sampling
 
 
 @dataclass(slots=True)
@@ -93,7 +39,7 @@ class Partition:
     members: Tensor
     rows: Tensor
     ratio: Tensor
-    alignment: Alignment
+    alignment: Recipe
     sampling: Sampling
     weights: tuple[float, ...]
 
@@ -155,8 +101,9 @@ def _likeness(sequence: Sequence) -> Hashable:
     """What two sequences must have in common to be updated and sampled in one call."""
     point = sequence.point
     return (
-        # Ratios may differ within a call, but not in whether anything is aligned at all.
-        replace(point.alignment, ratio=0.0 if point.alignment.is_base else 1.0, recipe="lalign"),
+        point.alignment.likeness(),
         replace(point.sampling, max_new_tokens=1, stop=(), seed=0),
         sequence.request.weights,
+        # A first step has no state to go on from.
+        bool(sequence.tokens),
     )

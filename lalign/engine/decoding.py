@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lalign.engine.batch import Batch, Partition
 from lalign.engine.sampling import draw, greedy, warpers
 from lalign.engine.transfer import to_device
-from lalign.method.statistics import step_statistics
-from lalign.method.update import Aligned, align, combine, restrict_to_nucleus
+from lalign.method.recipe import Aligned
 
 
 class Step(NamedTuple):
-    """tokens `[sequences]`; sound: False where logits were not finite `[sequences]`; statistics
-    `[sequences, 11]` or None."""
+    """tokens `[sequences]`; sound: False where logits were not finite `[sequences]`; statistics: of each sequence those
+    of its recipe, `[sequences, most columns]`, or None."""
 
     tokens: Tensor
     sound: Tensor
@@ -24,39 +24,50 @@ class Step(NamedTuple):
 
 
 def choose(logits: Tensor, batch: Batch, with_statistics: bool) -> Step:
-    """Align and draw for every sequence of the batch. `logits`: `[rows, vocab]`, any float type."""
+    """Align and draw for every sequence of the batch. `logits`: `[rows, vocab]`, any float type.
+
+    What recipes carry to the next step is left on the sequences.
+    """
     logits = logits.float()
     steps = [_choose(logits, partition, with_statistics) for partition in batch.partitions]
     if len(steps) == 1:
         return steps[0]
     order = torch.cat([partition.members for partition in batch.partitions]).argsort()
     tokens, sound = (torch.cat(parts)[order] for parts in list(zip(*steps, strict=True))[:2])
-    if not with_statistics:
+    tables = [step.statistics for step in steps if step.statistics is not None]
+    if not tables:
         return Step(tokens, sound, None)
-    return Step(tokens, sound, torch.cat([step.statistics for step in steps if step.statistics is not None])[order])
+    widest = max(table.shape[-1] for table in tables)
+    return Step(tokens, sound, torch.cat([pad(table, (0, widest - table.shape[-1])) for table in tables])[order])
 
 
 def _choose(logits: Tensor, partition: Partition, with_statistics: bool) -> Step:
-    settings = partition.alignment
+    recipe = partition.alignment
     base = logits[partition.rows[0]]
     sound = base.amax(-1).isfinite()  # the maximum carries nan and +inf, and is -inf where nothing is left
-    if settings.is_base and not with_statistics:
+    if recipe.is_base and not with_statistics:
         return Step(_draw(base, partition), sound, None)
     twins = [logits[rows] for rows in partition.rows[1:]]
-    principled = combine(base, twins, partition.weights) if twins else base
+    principled = recipe.merge(base, twins, partition.weights) if twins else base
     sound = sound & principled.amax(-1).isfinite()
-    aligned = Aligned(base, torch.zeros_like(base), torch.zeros_like(base), partition.ratio)
     if twins:
-        aligned = align(base, principled, partition.ratio, settings)
-    restricted = aligned.logits
-    if settings.support == "principle" and not settings.is_base:
-        restricted = restrict_to_nucleus(
-            aligned.logits, principled, settings.support_top_p, settings.support_temperature
-        )
-    tokens = _draw(restricted, partition)
+        aligned = recipe.step(base, principled, partition.ratio, _states(partition))
+    else:
+        aligned = Aligned(base, torch.zeros_like(base), torch.zeros_like(base), partition.ratio)
+    if aligned.state is not None:
+        for sequence, state in zip(partition.sequences, aligned.state, strict=True):
+            sequence.state = state
+    tokens = _draw(aligned.final(), partition)
     if not with_statistics:
         return Step(tokens, sound, None)
-    return Step(tokens, sound, step_statistics(base, principled, aligned, tokens, settings.p))
+    return Step(tokens, sound, recipe.statistics(base, principled, aligned, tokens))
+
+
+def _states(partition: Partition) -> Tensor | None:
+    """What the sequences carry from their last step, `[n, ...]`; the first tells for all whether they do."""
+    if partition.sequences[0].state is None:
+        return None
+    return torch.stack([sequence.state for sequence in partition.sequences])
 
 
 def _draw(logits: Tensor, partition: Partition) -> Tensor:

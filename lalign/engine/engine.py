@@ -3,76 +3,55 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lalign.engine.batch import Batch, Group, Request, Sequence
+from lalign.engine.batch import Batch, Group
 from lalign.engine.cache import KVStore
-from lalign.engine.compiled import CompiledForward
 from lalign.engine.decoding import choose
 from lalign.engine.forward import Forward, Prefix, passes, rest_length
+from lalign.engine.interface import Counters, Ended, Request, Sequence
+from lalign.engine.memory import is_out_of_memory
 from lalign.options import Statistics
 
-# `source(room, wait)`: up to `room` requests, none where none is at hand, None when there will be no more. It may
-# block only if `wait`.
-Source = Callable[[int, bool], "list[Request] | None"]
-EndReason = Literal["stop", "length", "not_finite", "out_of_memory"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A sequence that is done, and why: a stop token or string, the length wanted, or a failure of its own."""
-
-    sequence: Sequence
-    reason: EndReason
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the engine has done so far. Times are seconds of wall clock."""
-
-    prompts: int = 0
-    tokens: int = 0
-    steps: int = 0
-    step_rows: int = 0
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    batch_halvings: int = 0
+# Requests done without running out of memory, as a multiple of the batch size, after which a halved batch grows again.
+RECOVERY = 4
 
 
 class Engine:
     """Generates for requests as they come, `batch_size` pairs of rows at a time.
 
     Args:
-        model: a stock decoder-only transformers model.
+        forward: calls the model.
         stop_ids: token ids that end a response.
         batch_size: pairs in flight.
         points: how many points each request has at the most. Points of a request share rows until they part; so
             requests of several points are admitted while there are at most `most_points` in flight.
         statistics: which statistics are wanted; with "none", twins that change nothing are not run.
-        compile: run decoding steps through torch.compile.
+        prefixes: what many prompts begin with, run already.
     """
 
     def __init__(
         self,
-        model: Any,
+        forward: Forward,
         stop_ids: frozenset[int],
         batch_size: int,
         statistics: Statistics,
         points: int = 1,
-        compile: bool = False,
+        prefixes: Iterable[Prefix] = (),
     ) -> None:
-        self.forward = CompiledForward(model) if compile else Forward(model)
+        self.forward = forward
         self.stop_ids = stop_ids
         self.batch_size = batch_size
+        self.wanted_batch_size = batch_size
+        self.recovery = RECOVERY
+        self.done_since_halving = 0
         self.statistics = statistics
         self.points = points
-        self.prefixes: list[Prefix] = []
+        self.prefixes = list(prefixes)
         self.put_back: list[Request] = []
         self.counters = Counters()
         self._clear()
@@ -81,14 +60,11 @@ class Engine:
         self.store = KVStore(self.forward.num_layers, block=self.forward.block)
         self.batch = Batch([], self.forward.device)
 
-    @torch.inference_mode()
-    def share(self, token_ids: list[int]) -> None:
-        """Run a prefix of many prompts now, once; where there is no memory for that, each prompt runs its own."""
-        with suppress(torch.OutOfMemoryError):
-            self.prefixes.append(self.forward.prefix(token_ids))
+    def run(self, source: Callable[[int, bool], list[Request] | None]) -> Iterator[list[Ended]]:
+        """Generate until `source` gives None and all is done; yields after every step what ended in it.
 
-    def run(self, source: Source) -> Iterator[list[Ended]]:
-        """Generate until `source` gives None and all is done; yields after every step what ended in it."""
+        `source(room, wait)` is as `interface.Source` says.
+        """
         exhausted = False
         while not exhausted or self.put_back or self.batch.groups:
             while room := self.room():
@@ -134,7 +110,9 @@ class Engine:
         for chosen in passes(rests, self.forward.device):
             try:
                 ended += self._prefill([(requests[index], *twins[index]) for index in chosen])
-            except torch.OutOfMemoryError:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 ended += self._back_off([requests[index] for index in chosen])
         return ended
 
@@ -159,9 +137,13 @@ class Engine:
     def step(self) -> list[Ended]:
         """One decoding step of all rows."""
         try:
-            return self._decode()
-        except torch.OutOfMemoryError:
+            ended = self._decode()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             return self._back_off([])
+        self._recover(len(ended))
+        return ended
 
     @torch.inference_mode()
     def _decode(self) -> list[Ended]:
@@ -186,8 +168,8 @@ class Engine:
         ended = []
         for sequence, row in zip(batch.sequences, table, strict=True):
             sequence.tokens.append(int(row[0]))
-            sequence.steps.append(row[2:])
-            if reason := self._end_reason(sequence, sound=bool(row[1])):
+            sequence.steps.append(row[2 : 2 + len(sequence.point.alignment.columns)])
+            if reason := sequence.end_reason(self.stop_ids, sound=bool(row[1])):
                 ended.append(Ended(sequence, reason))
         self.counters.tokens += len(table)
         batch.tokens = step.tokens
@@ -222,14 +204,15 @@ class Engine:
         self.batch.groups = stays + parted
         self.batch.refresh()
 
-    def _end_reason(self, sequence: Sequence, sound: bool) -> EndReason | None:
-        if not sound:
-            return "not_finite"
-        if sequence.tokens[-1] in self.stop_ids:
-            return "stop"
-        if sequence.point.stops is not None and sequence.point.stops(sequence.tokens):
-            return "stop"
-        return "length" if len(sequence.tokens) >= sequence.point.sampling.max_new_tokens else None
+    def _recover(self, done: int) -> None:
+        """Let a halved batch grow again, as a prompt too large for others to share memory with may be past.
+
+        Each halving doubles the number of responses that must come before the next try.
+        """
+        self.done_since_halving += done
+        if self.batch_size < self.wanted_batch_size and self.done_since_halving >= self.recovery * self.batch_size:
+            self.batch_size = min(2 * self.batch_size, self.wanted_batch_size)
+            self.done_since_halving = 0
 
     def _back_off(self, requests: list[Request]) -> list[Ended]:
         """After running out of memory: halve the batch and put back what was in flight, to be begun anew.
@@ -244,9 +227,11 @@ class Engine:
         ] + requests
         self._clear()
         self.counters.batch_halvings += 1
+        self.done_since_halving = 0
         if self.batch_size == 1 and len(requests) == 1 and len(requests[0].points) == 1:
             return [Ended(Sequence(requests[0], requests[0].points[0]), "out_of_memory")]
         self.batch_size = max(1, min(self.batch_size, len(requests)) // 2)
+        self.recovery *= 2
         self.put_back = requests + self.put_back
         return []
 
@@ -254,12 +239,13 @@ class Engine:
 def twins_needed(request: Request, statistics: Statistics) -> tuple[list[list[int]], list[int]]:
     """The prompts to run for a request, and which of them is the base and each principle.
 
-    Without statistics, the base model alone needs no principled row, and ratio 1 of one principle no base row.
+    Without statistics, a twin that no point looks at is not run.
     """
     twins = [request.base, *request.principled]
     if statistics == "none" and request.principled:
-        if all(point.alignment.is_base for point in request.points):
+        needs = {point.alignment.needs(request.weights) for point in request.points}
+        if needs == {"base"}:
             return twins[:1], [0] * len(twins)
-        if request.weights == (1.0,) and all(point.alignment.is_principle for point in request.points):
-            return twins[1:], [0, 0]
+        if needs == {"principled"}:
+            return twins[1:], [0, *range(len(twins) - 1)]
     return twins, list(range(len(twins)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lalign.engine.cache import BLOCK, KVStore
+from lalign.engine.prefixes import common_prefix
 
 # Rows of unequal length are run together while no more than this share of the tokens is padding.
 PADDING_SHARE = 0.15
@@ -65,6 +66,7 @@ class Forward:
         """One decoding step, `input_ids` `[rows, 1]`."""
         return self(input_ids, store)
 
+    @torch.inference_mode()
     def prefix(self, token_ids: list[int]) -> Prefix:
         """Run tokens that many prompts begin with."""
         store = KVStore(self.num_layers, rows=1, columns=len(token_ids))
@@ -121,12 +123,7 @@ def _longest_shared(row: list[int], prefixes: Sequence[Prefix]) -> tuple[int, Pr
     """The prefix that shares most leading tokens with a row, and how many: never the whole row."""
     best: tuple[int, Prefix | None] = (0, None)
     for prefix in prefixes:
-        limit = min(len(prefix.token_ids), len(row) - 1)
-        if row[:limit] == prefix.token_ids[:limit]:
-            length = limit
-        else:
-            pairs = zip(row[:limit], prefix.token_ids, strict=False)
-            length = next(index for index, (mine, its) in enumerate(pairs) if mine != its)
+        length = len(common_prefix([row[:-1], prefix.token_ids]))
         if length > best[0]:
             best = (length, prefix)
     return best

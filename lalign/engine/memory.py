@@ -12,6 +12,17 @@ LOGITS_COPIES = 12
 LARGEST_AUTO_BATCH = 256
 
 
+# What torch says on a CPU, where it has no exception of its own for it.
+CPU_MESSAGES = ("can't allocate memory", "not enough memory", "could not create a primitive", "std::bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any device says that there is no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in CPU_MESSAGES)
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory free for use on a device, in bytes."""
     if device.type == "cuda":

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from torch import Tensor
-from transformers.generation.logits_process import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from lalign.options import Sampling
 
 
-def warpers(sampling: Sampling) -> LogitsProcessorList:
-    """The settings as transformers' own processors, in the order its `generate` has them."""
+def warpers(sampling: Sampling) -> Any:
+    """The settings as a list of transformers' own processors, in the order its `generate` has them; empty for none."""
+    if sampling.repetition_penalty == 1 and sampling.temperature == 0:
+        return []
+    # Seconds to import, which greedy decoding on an engine without transformers need not spend.
+    from transformers.generation.logits_process import (
+        LogitsProcessorList,
+        MinPLogitsWarper,
+        RepetitionPenaltyLogitsProcessor,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+
     processors = LogitsProcessorList()
     if sampling.repetition_penalty != 1:
         processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
@@ -52,9 +57,3 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
     target = uniforms.to(cumulative).unsqueeze(-1) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
     return tokens.clamp_max_(logits.shape[-1] - 1)
-
-
-def uniforms(seed: tuple[int, ...], count: int) -> list[float]:
-    """The first `count` numbers in [0, 1) of the stream that belongs to `seed`, the same on every machine."""
-    numbers: list[float] = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed))).random(count).tolist()
-    return numbers

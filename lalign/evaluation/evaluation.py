@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from lalign.errors import LalignError
 from lalign.evaluation.preferences import LETTERS, Question, make_items
 from lalign.evaluation.scoring import EvaluationOptions, Score, score_items
-from lalign.options import Alignment, Execution
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import Recipe
+from lalign.options import Execution
+from lalign.text import json_number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,7 +77,7 @@ class PointEvaluation:
     letters: the share of items for which each letter was chosen, and "none": what a position bias shows in.
     """
 
-    alignment: Alignment
+    alignment: Recipe
     domains: dict[str, Accuracy]
     total: Accuracy
     versus_0: Comparison
@@ -124,14 +127,17 @@ class Evaluation:
 def _point_dict(point: PointEvaluation) -> dict[str, Any]:
     fields = asdict(point)
     alignment = fields.pop("alignment")
-    ratio, p = alignment.pop("ratio"), alignment.pop("p")
-    return {"ratio": ratio, "p": "inf" if p == float("inf") else p, **alignment, **fields}
+    return {
+        "ratio": alignment.pop("ratio"),
+        **{name: json_number(value) for name, value in alignment.items()},
+        **fields,
+    }
 
 
 def evaluate(
     aligner: Aligner,
     questions: Sequence[Question],
-    alignments: Sequence[Alignment],
+    alignments: Sequence[Recipe],
     options: EvaluationOptions | None = None,
     *,
     principle: str | None = None,
@@ -162,11 +168,11 @@ def evaluate(
         scores.append(score)
         if progress is not None:
             progress(len(scores), len(items))
-    return summarise(scores, alignments, options, model=aligner.loaded.name)
+    return summarise(scores, alignments, options, model=aligner.backend.name)
 
 
 def summarise(
-    scores: Sequence[Score], alignments: Sequence[Alignment], options: EvaluationOptions, model: str | None = None
+    scores: Sequence[Score], alignments: Sequence[Recipe], options: EvaluationOptions, model: str | None = None
 ) -> Evaluation:
     """From choices to accuracies: `scores` hold those of `BASELINES`, then those of `alignments`; in any order."""
     questions = sorted({score.item.question for score in scores}, key=lambda question: question.line)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice, takewhile
+from itertools import groupby
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lalign.aligner import SHORTEST_PREFIX, Aligner
-from lalign.engine.cache import KVStore
-from lalign.engine.forward import Forward, Prefix, passes, rest_length
+from lalign.aligner import Aligner
+from lalign.engine.interface import Backend, Request
 from lalign.errors import LalignError, ModelError, OptionError
 from lalign.evaluation.preferences import LETTERS, Item, Permute, Users
-from lalign.method.update import align
-from lalign.models.loading import LoadedModel
-from lalign.options import Alignment, Execution, Sampling
+from lalign.method.recipe import Recipe
+from lalign.options import Execution, Sampling
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import PromptTemplate
 from lalign.records.requests import Settings
@@ -28,8 +26,6 @@ Scoring = Literal["letter", "logit"]
 
 # Tokens of a response that are looked at for a letter: room for "**", a bracket or a line feed before it.
 LETTER_TOKENS = 4
-# Prompts tokenised and sorted by length at a time, counted in units (a question in one order, for all its users).
-WINDOW = 256
 # A run of letters and digits that begins with a letter; apostrophes and hyphens within belong to it.
 _WORD = re.compile(r"[^\W\d_](?:[^\W_]|['’-](?=\w))*")
 
@@ -64,7 +60,7 @@ class Score:
 def score_items(
     aligner: Aligner,
     items: Sequence[Item],
-    alignments: Sequence[Alignment],
+    alignments: Sequence[Recipe],
     scoring: Scoring = "logit",
     *,
     system: str | None = None,
@@ -80,7 +76,7 @@ def score_items(
     than the model's context.
     """
     if scoring == "logit":
-        return LogitScorer(aligner.loaded, alignments, system).scores(items)
+        return _by_logit(aligner.backend, items, alignments, system)
     return _by_letter(aligner, items, alignments, system, execution or Execution())
 
 
@@ -96,7 +92,7 @@ def letter_of(response: str, count: int) -> int | None:
 
 
 def _by_letter(
-    aligner: Aligner, items: Sequence[Item], alignments: Sequence[Alignment], system: str | None, execution: Execution
+    aligner: Aligner, items: Sequence[Item], alignments: Sequence[Recipe], system: str | None, execution: Execution
 ) -> Iterator[Score]:
     settings = Settings(
         alignments=tuple(alignments), sampling=Sampling(temperature=0, max_new_tokens=LETTER_TOKENS), sweep=True
@@ -117,87 +113,45 @@ def _by_letter(
                 choices = []
 
 
-class LogitScorer:
-    """Chooses letters by their aligned logits, from one forward pass over each twin and no sampling.
+def _by_logit(
+    backend: Backend, items: Iterable[Item], alignments: Sequence[Recipe], system: str | None
+) -> Iterator[Score]:
+    """Letters by their aligned logits: one pass over each twin and no sampling; all points come of the same rows.
 
-    All points come of the same two rows of logits. The base twin of a question in one order is run once for all its
-    users, and what the prompts begin with once for all.
-
-    Args:
-        loaded: the model.
-        alignments: the points.
-        system: the system message that both twins share.
+    The base twin of a question in one order is run once for all its users.
     """
+    template = PromptTemplate(backend.tokenizer, system)
+    tokens = torch.tensor(letter_tokens(template))
+    # Items of a unit follow one another, and share a prompt: they differ by their principle.
+    units = (list(same) for _, same in groupby(items, lambda item: (item.question.line, item.order)))
+    requests = (_request(backend, template, unit) for unit in units)
+    for request, logits in backend.first_logits(requests):
+        unit = request.key
+        base, *principled = torch.from_numpy(logits)
+        if not bool(torch.from_numpy(logits).amax(-1).isfinite().all()):
+            raise ModelError(f"the question of line {unit[0].question.line}: the model's logits are not finite")
+        for item, its in zip(unit, principled, strict=True):
+            letters = tokens[: len(item.order)]
+            yield Score(item, tuple(_choice(base[None], its[None], point, letters) for point in alignments))
 
-    def __init__(self, loaded: LoadedModel, alignments: Sequence[Alignment], system: str | None) -> None:
-        self.forward = Forward(loaded.model)
-        self.template = PromptTemplate(loaded.tokenizer, system)
-        self.context_length = loaded.context_length
-        self.alignments = alignments
-        self.tokens = torch.tensor(letter_tokens(self.template), device=self.forward.device)
-        self.prefixes: list[Prefix] = []
-        self.store = KVStore(self.forward.num_layers)
 
-    def scores(self, items: Iterable[Item]) -> Iterator[Score]:
-        """The choices for all items, those of about the same length together."""
-        # Items of a unit follow one another, and share a prompt: they differ by their principle.
-        units = (list(same) for _, same in groupby(items, lambda item: (item.question.line, item.order)))
-        while window := list(islice(units, WINDOW)):
-            twins = [self._twins(unit) for unit in window]
-            if not self.prefixes:
-                self._share(twins)
-            rests = [(len(rows), max(rest_length(row, self.prefixes) for row in rows)) for rows in twins]
-            for chosen in passes(rests, self.forward.device):
-                yield from self._pass([window[index] for index in chosen], [twins[index] for index in chosen])
+def _request(backend: Backend, template: PromptTemplate, unit: list[Item]) -> Request:
+    """The twins of a unit: the base one, and a principled one for each of its items."""
+    prompt = [Message("user", unit[0].prompt)]
+    base, *principled = (template.token_ids(prompt, text) for text in (None, *(item.principle for item in unit)))
+    request = Request(unit, base, tuple(principled), (1.0,) * len(unit), ())
+    if backend.context_length is not None and request.length > backend.context_length:
+        raise LalignError(
+            f"the question of line {unit[0].question.line}: {request.length} tokens with the principle are more than "
+            f"the model's context of {backend.context_length}"
+        )
+    return request
 
-    def _twins(self, unit: list[Item]) -> list[list[int]]:
-        """The base twin of a unit, then a principled one for each of its items."""
-        prompt = [Message("user", unit[0].prompt)]
-        rows = [self.template.token_ids(prompt, principle) for principle in (None, *(item.principle for item in unit))]
-        longest = max(map(len, rows))
-        if self.context_length is not None and longest > self.context_length:
-            raise LalignError(
-                f"the question of line {unit[0].question.line}: {longest} tokens with the principle are more than "
-                f"the model's context of {self.context_length}"
-            )
-        return rows
 
-    def _share(self, twins: list[list[list[int]]]) -> None:
-        """Run what the prompts of either side begin with: system text, and the principle up to the preference."""
-        sides = [rows[0] for rows in twins], [row for rows in twins for row in rows[1:]]
-        for rows in sides:
-            prefix = _common_prefix(rows)
-            if len(rows) > 1 and len(prefix) >= SHORTEST_PREFIX:
-                with torch.inference_mode():
-                    self.prefixes.append(self.forward.prefix(prefix))
-
-    @torch.inference_mode()
-    def _pass(self, units: list[list[Item]], twins: list[list[list[int]]]) -> list[Score]:
-        """Run some units together and choose for their items."""
-        logits = self.forward.prompts([row for rows in twins for row in rows], self.prefixes, self.store)[0].float()
-        if not bool(logits.amax(-1).isfinite().all()):
-            raise ModelError(f"the question of line {units[0][0].question.line}: the model's logits are not finite")
-        base: list[int] = []
-        principled: list[int] = []
-        for unit in units:
-            offset = len(base) and principled[-1] + 1
-            base += [offset] * len(unit)
-            principled += range(offset + 1, offset + 1 + len(unit))
-        items = [item for unit in units for item in unit]
-        choices = self._choices(logits[base], logits[principled], [len(item.order) for item in items])
-        return [Score(item, tuple(row)) for item, row in zip(items, choices, strict=True)]
-
-    def _choices(self, base: Tensor, principled: Tensor, counts: list[int]) -> list[list[int]]:
-        """The likeliest of the first `counts[row]` letters: a row per item, a column per point."""
-        places = torch.arange(len(self.tokens), device=base.device)
-        absent = places >= torch.tensor(counts, device=base.device).unsqueeze(-1)
-        columns = []
-        for point in self.alignments:
-            ratio = torch.full((len(base),), point.ratio, dtype=torch.float32, device=base.device)
-            aligned = align(base, principled, ratio, point).logits[:, self.tokens]
-            columns.append(aligned.masked_fill(absent, -torch.inf).argmax(-1))
-        choices: list[list[int]] = torch.stack(columns, dim=-1).tolist()
-        return choices
+def _choice(base: Tensor, principled: Tensor, point: Recipe, letters: Tensor) -> int:
+    """The place of the likeliest of `letters`, the support aside; `base`, `principled`: `[1, vocab]`."""
+    aligned = point.step(base, principled, torch.tensor([point.ratio], dtype=torch.float32))
+    return int(aligned.logits[0, letters].argmax())
 
 
 def letter_tokens(template: PromptTemplate) -> list[int]:
@@ -229,9 +183,3 @@ def _answered(letter: str, is_chat: bool) -> list[Message]:
         return [Message("user", f"Answer: {letter}")]
     # A turn after it, since templates may treat a last answer in ways of their own (with an empty train of thought).
     return [Message("user", "Answer:"), Message("assistant", letter), Message("user", "Why?")]
-
-
-def _common_prefix(rows: list[list[int]]) -> list[int]:
-    # What the first and the last in order have in common, all between them have too.
-    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(rows), max(rows), strict=False))
-    return [token for token, _ in pairs]

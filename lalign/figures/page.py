@@ -20,7 +20,7 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from lalign.errors import OutputError
 from lalign.figures.plot import PANELS, Panel
-from lalign.options import Alignment
+from lalign.method.recipe import Recipe
 from lalign.results import Failure, Result
 from lalign.sweep.knee import KNEE_MARK, KNEE_RULE, by_p, knees
 from lalign.sweep.metrics import PointSummary, columns
@@ -99,7 +99,7 @@ def _panel(panel: Panel, summaries: Sequence[PointSummary], marked: Mapping[floa
     return {"title": panel.title, "unit": panel.unit, "curves": curves}
 
 
-def _sheets(results_by_prompt: Iterable[tuple[str, Outcomes]], knee_points: set[Alignment]) -> Iterator[dict[str, Any]]:
+def _sheets(results_by_prompt: Iterable[tuple[str, Outcomes]], knee_points: set[Recipe]) -> Iterator[dict[str, Any]]:
     tokens = 0
     for number, (prompt, outcomes) in enumerate(islice(results_by_prompt, MOST_PROMPTS)):
         tokens += sum(len(outcome.token_ids) for outcome in outcomes if isinstance(outcome, Result))
@@ -108,7 +108,7 @@ def _sheets(results_by_prompt: Iterable[tuple[str, Outcomes]], knee_points: set[
         yield {"prompt": visible(prompt), "outcomes": [_card(outcome, knee_points) for outcome in outcomes]}
 
 
-def _card(outcome: Result | Failure, knee_points: set[Alignment]) -> dict[str, Any]:
+def _card(outcome: Result | Failure, knee_points: set[Recipe]) -> dict[str, Any]:
     if isinstance(outcome, Failure):
         point = outcome.point or {}
         where = {name: f"{point[name]:g}" if name in point else "" for name in ("ratio", "p")}
@@ -117,7 +117,7 @@ def _card(outcome: Result | Failure, knee_points: set[Alignment]) -> dict[str, A
         raise ValueError("a report needs results with their steps")
     return {
         "ratio": f"{outcome.alignment.ratio:g}",
-        "p": f"{outcome.alignment.p:g}",
+        "p": f"{outcome.alignment.point.get('p', math.nan):g}",
         "knee": outcome.alignment in knee_points,
         "kl": _rounded(outcome.summary["kl_aligned_base_mean"]),
         "flipped": _rounded(100 * outcome.summary["flipped_share"]),

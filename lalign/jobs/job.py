@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import groupby
@@ -22,6 +22,7 @@ from lalign.records.parsing import Record, parse_record
 from lalign.records.requests import Settings
 from lalign.records.source import InputDigest, RawLine, count_lines, open_source, read_lines
 from lalign.results import Failure, Result, to_line
+from lalign.text import json_number
 
 
 class BadLine(LalignError):
@@ -123,13 +124,13 @@ class Job:
             "contrast": settings.principles.contrast,
             **asdict(settings.sampling),
         }
-        points = [_json_numbers(asdict(point)) for point in settings.alignments]
+        points = [{name: json_number(value) for name, value in asdict(point).items()} for point in settings.alignments]
         marks |= points[0] if not settings.sweep else {"points": points}
         return marks | {"stop": list(settings.sampling.stop)}
 
     def start(self, aligner: Aligner) -> None:
         """Begin the output, or go on with it. Raises `OutputError` where it belongs to a run of other settings."""
-        fingerprint = self.fingerprint(f"{aligner.loaded.fingerprint()} {aligner.loaded.model.dtype}")
+        fingerprint = self.fingerprint(aligner.backend.fingerprint())
         self.resumed = self.journal.start(fingerprint)
 
     def remaining(self) -> int | None:
@@ -210,7 +211,3 @@ class Job:
             self.tally._ids.clear()
         else:
             self.tally._ids.add(mark)
-
-
-def _json_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: "inf" if value == float("inf") else value for name, value in values.items()}

@@ -13,27 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lalign.method.update import Aligned
+from lalign.method.recipe import STATISTICS, Aligned
 
-STATISTICS = (
-    "kl_aligned_base",
-    "kl_principle_base",
-    "entropy_base",
-    "entropy_aligned",
-    "shift_norm",
-    "step_norm",
-    "logprob_base",
-    "logprob_principle",
-    "logprob_aligned",
-    "ratio",
-    "flipped",
-)
 # Log-probability zero has none; this stands in for it, so that 0 * log 0 comes out as 0.
 LOG_ZERO = -1e30
 
 
 def step_statistics(base: Tensor, principled: Tensor, aligned: Aligned, tokens: Tensor, p: float) -> Tensor:
-    """The statistics of one step, in the order of `STATISTICS`: `[rows, 11]` float32.
+    """The statistics of one step, in the order of `STATISTICS`: `[rows, len(STATISTICS)]` float32.
 
     Args:
         base: `[rows, vocab]` logits.
@@ -66,12 +53,10 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1).clamp_min_(LOG_ZERO)
 
 
-def columns(steps: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
-    """The steps of a response, `[11]` each, as one array per statistic: float32, and `flipped` as booleans."""
-    table = np.asarray(steps, dtype=np.float32).reshape(len(steps), len(STATISTICS))
-    arrays: dict[str, NDArray[Any]] = {
-        name: np.ascontiguousarray(table[:, index]) for index, name in enumerate(STATISTICS)
-    }
+def columns(steps: Sequence[NDArray[np.float32]], names: tuple[str, ...] = STATISTICS) -> dict[str, NDArray[Any]]:
+    """The steps of a response, `[len(names)]` each, as one array per statistic: float32, and `flipped` as booleans."""
+    table = np.asarray(steps, dtype=np.float32).reshape(len(steps), len(names))
+    arrays: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(table[:, index]) for index, name in enumerate(names)}
     arrays["flipped"] = arrays["flipped"] != 0
     return arrays
 

@@ -7,33 +7,18 @@ Symbols of the paper: `base` is mu_0, `principled` mu_1, `shift` d = mu_1 - mu_0
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lalign.options import Alignment, Scale
+from lalign.method.linear_alignment import Alignment, Scale
+from lalign.method.recipe import Aligned
 
 # How many of the likeliest tokens are looked at before the whole vocabulary is sorted: a nucleus is rarely larger.
 NUCLEUS_CANDIDATES = 64
 # max_kl is met from below to within this many nats.
 KL_TOLERANCE = 1e-3
 KL_BISECTIONS = 40
-
-
-class Aligned(NamedTuple):
-    """The outcome of one update.
-
-    logits: aligned logits over the whole vocabulary `[rows, vocab]`, before the support is applied.
-    shift: d, with entries that are not finite set to zero `[rows, vocab]`.
-    step: what was added to the anchor `[rows, vocab]`.
-    ratio: the ratio in force, after `max_kl` `[rows]`.
-    """
-
-    logits: Tensor
-    shift: Tensor
-    step: Tensor
-    ratio: Tensor
 
 
 def combine(base: Tensor, principled: list[Tensor], weights: tuple[float, ...]) -> Tensor:
@@ -88,7 +73,7 @@ def _powered(shift: Tensor, unit: Tensor, p: float) -> Tensor:
 
 
 def align(base: Tensor, principled: Tensor, ratio: Tensor, settings: Alignment) -> Aligned:
-    """The aligned logits of one step (design section 2).
+    """The aligned logits of one step of Linear Alignment, without the support (design section 2).
 
     Args:
         base: `[rows, vocab]`.
@@ -96,18 +81,29 @@ def align(base: Tensor, principled: Tensor, ratio: Tensor, settings: Alignment) 
         ratio: `[rows]`; it stands in for `settings.ratio`, which may differ from row to row.
         settings: everything else, the same for all rows.
     """
+    aligned = move(base, principled, ratio, settings)
+    return aligned if settings.max_kl is None else within_kl(base, aligned, settings.max_kl)
+
+
+def move(base: Tensor, principled: Tensor, ratio: Tensor, settings: Alignment) -> Aligned:
+    """As `align`, before `max_kl`."""
     shift = preference(base, principled)
     step = trust_region_step(shift, ratio, settings.p, settings.scale)
     anchor = base if settings.anchor == "base" else principled
-    logits = anchor + step
-    if settings.max_kl is not None:
-        move = preference(base, logits)
-        share = kl_share(base, move, settings.max_kl).unsqueeze(-1)
-        # What is within the bound stays to the bit; but an entry that one side alone has at -inf would break it.
-        kept = (share >= 1) & (logits - base).isfinite()
-        logits = torch.where(kept, logits, base + share * move)
-        step, ratio = step * share, ratio * share.squeeze(-1)
-    return Aligned(logits, shift, step, ratio)
+    return Aligned(anchor + step, shift, step, ratio)
+
+
+def within_kl(base: Tensor, aligned: Aligned, max_kl: float) -> Aligned:
+    """Each row's move away from `base` shrunk until KL(aligned || base) is at most `max_kl` nats."""
+    move = preference(base, aligned.logits)
+    share = kl_share(base, move, max_kl).unsqueeze(-1)
+    # What is within the bound stays to the bit; but an entry that one side alone has at -inf would break it.
+    kept = (share >= 1) & (aligned.logits - base).isfinite()
+    return aligned._replace(
+        logits=torch.where(kept, aligned.logits, base + share * move),
+        step=aligned.step * share,
+        ratio=aligned.ratio * share.squeeze(-1),
+    )
 
 
 def kl_share(base: Tensor, move: Tensor, max_kl: float) -> Tensor:
@@ -141,21 +137,25 @@ def kl_share(base: Tensor, move: Tensor, max_kl: float) -> Tensor:
 
 
 def restrict_to_nucleus(logits: Tensor, principled: Tensor, top_p: float, temperature: float) -> Tensor:
-    """`logits` with -inf outside the nucleus of the principled twin (design section 2, `support`).
+    """`logits` with -inf outside the nucleus of the principled twin (design section 2, `support`). `[rows, vocab]`."""
+    return logits.masked_fill(~nucleus(principled, top_p, temperature), -math.inf)
+
+
+def nucleus(principled: Tensor, top_p: float, temperature: float) -> Tensor:
+    """Which tokens the nucleus of the principled twin holds: bool `[rows, vocab]`.
 
     The nucleus of softmax(mu_1 / temperature) keeps a token while the mass before it, in order of probability, is
-    below `top_p`; so at least one. `[rows, vocab]`.
+    below `top_p`; so at least one.
     """
     scaled = principled / temperature
     normaliser = scaled.logsumexp(-1, keepdim=True)
     # On an accelerator sorting is cheap and looking at a result is not; on a CPU it is the other way round.
-    vocab = logits.shape[-1]
-    candidates = min(NUCLEUS_CANDIDATES, vocab) if logits.device.type == "cpu" else vocab
+    vocab = principled.shape[-1]
+    candidates = min(NUCLEUS_CANDIDATES, vocab) if principled.device.type == "cpu" else vocab
     kept, indices = _nucleus(scaled, normaliser, top_p, candidates)
     if candidates < vocab and bool(kept[:, -1].any()):
         kept, indices = _nucleus(scaled, normaliser, top_p, vocab)
-    chosen = logits.gather(-1, indices).masked_fill_(~kept, -math.inf)
-    return torch.full_like(logits, -math.inf).scatter_(-1, indices, chosen)
+    return torch.zeros_like(scaled, dtype=torch.bool).scatter_(-1, indices, kept)
 
 
 def _nucleus(scaled: Tensor, normaliser: Tensor, top_p: float, candidates: int) -> tuple[Tensor, Tensor]:

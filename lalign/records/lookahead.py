@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lalign.engine.batch import Request
+from lalign.engine.interface import Request
 from lalign.results import Failure
 
 # How long a wait for input lasts before the caller is heard again, in seconds.
@@ -27,11 +27,20 @@ class Lookahead:
     waits, so that none waits for ever, and no more outcomes than that wait for it.
 
     Attributes:
+        points, prefixes: what an engine may know of the requests beforehand; see `interface.Source`.
         failures: items that were no requests, with their positions; for the caller to take.
         error: what the iterator raised, for the caller to raise when all that came before it is done.
     """
 
-    def __init__(self, items: Iterator[tuple[int, Request | Failure]], window: int) -> None:
+    def __init__(
+        self,
+        items: Iterator[tuple[int, Request | Failure]],
+        window: int,
+        points: int = 1,
+        prefixes: Sequence[list[int]] = (),
+    ) -> None:
+        self.points = points
+        self.prefixes = prefixes
         self.failures: list[tuple[int, Failure]] = []
         self.error: BaseException | None = None
         self._items = items
@@ -59,9 +68,9 @@ class Lookahead:
         self._gather(wait=True)
         return bool(self._waiting) or self._ended
 
-    def longest(self) -> int:
-        """Tokens of the longest request at hand, 0 where there is none."""
-        return max((request.length for _, request in self._waiting), default=0)
+    def at_hand(self) -> list[Request]:
+        """Requests that have been read and not yet taken."""
+        return [request for _, request in self._waiting]
 
     def close(self) -> None:
         """Stop reading. A read that is blocked is left to end with the process."""

@@ -16,7 +16,8 @@ from typing import Any, Literal, NoReturn
 import orjson
 
 from lalign.errors import OptionError
-from lalign.options import Alignment, Sampling
+from lalign.method.linear_alignment import Alignment
+from lalign.options import Sampling
 from lalign.records.source import MAX_LINE_BYTES, RawLine
 from lalign.results import Failure, RecordId
 

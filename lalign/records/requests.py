@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from lalign.engine.batch import Point, Request
+from lalign.engine.interface import Point, Request
 from lalign.errors import OptionError
-from lalign.options import Alignment, Sampling, alignment
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import Recipe
+from lalign.method.recipes import recipe_of
+from lalign.options import Sampling
 from lalign.records.parsing import Record
 from lalign.records.prompts import Principles, PromptTemplate
 from lalign.results import Failure
@@ -24,7 +27,7 @@ class Settings:
     """
 
     principles: Principles = field(default_factory=Principles)
-    alignments: tuple[Alignment, ...] = (Alignment(),)
+    alignments: tuple[Recipe, ...] = (Alignment(),)
     sampling: Sampling = field(default_factory=Sampling)
     sweep: bool = False
 
@@ -45,7 +48,7 @@ def resolve(
         raise TypeError(f"no option is called {', '.join(sorted(unknown))}")
     drawn = {name: value for name, value in given.items() if name in _names(Sampling)}
     aligned = {name: value for name, value in given.items() if name in _names(Alignment)}
-    return Settings(principles, (alignment(recipe, **aligned),), replace(sampling or Sampling(), **drawn))
+    return Settings(principles, (recipe_of(recipe, **aligned),), replace(sampling or Sampling(), **drawn))
 
 
 def _names(options: type[Alignment] | type[Sampling]) -> set[str]:
@@ -81,7 +84,7 @@ class RequestBuilder:
         except OptionError as error:
             return Failure(record.id, record.line, "invalid_option", str(error))
         principles = self._principles(record)
-        if not principles.texts and not all(point.alignment.is_base for point in points):
+        if not principles.texts and not all(point.alignment.needs(()) == "base" for point in points):
             return Failure(
                 record.id, record.line, "missing_principle", "principle: neither the job nor the record gives one"
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lalign.engine.engine import Ended
+from lalign.engine.interface import Ended
 from lalign.method.statistics import columns, summarise
 from lalign.options import Statistics
 from lalign.records.parsing import Record
@@ -43,10 +43,10 @@ class ResponseWriter:
         alignment = sequence.point.alignment
         if reason in FAILURES:
             message = f"{FAILURES[reason]} (token {len(sequence.tokens)} of the response)"
-            return Failure(record.id, record.line, reason, message, {"ratio": alignment.ratio, "p": alignment.p})
+            return Failure(record.id, record.line, reason, message, alignment.point)
         request = sequence.request
         base = len(request.base)
-        table = columns(sequence.steps) if self.statistics != "none" else None
+        table = columns(sequence.steps, alignment.columns) if self.statistics != "none" else None
         return Result(
             id=record.id,
             line=record.line,

@@ -5,6 +5,7 @@ Bookkeeping over `Result.token_ids` and `Result.summary`; of each response only 
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from lalign.options import Alignment
+from lalign.method.recipe import Recipe
 from lalign.results import Failure, Result
 from lalign.sweep.knee import KNEE_MARK, by_p, knees
 
@@ -51,7 +52,7 @@ class PointSummary:
     The means of kl, flipped and the log-probabilities are over all tokens of the point.
     """
 
-    alignment: Alignment
+    alignment: Recipe
     responses: int
     failures: int
     length: Measure
@@ -73,7 +74,7 @@ class SweepMetrics:
         alignments: the points, as `lalign.sweep.ranges.sweep_points` gives them.
     """
 
-    def __init__(self, alignments: Iterable[Alignment]) -> None:
+    def __init__(self, alignments: Iterable[Recipe]) -> None:
         self._points = {point: {name: array("d") for name in SCALARS} for point in alignments}
         self._failures = dict.fromkeys(self._points, 0)
 
@@ -88,7 +89,7 @@ class SweepMetrics:
                 columns[name].append(value)
             return
         for alignment in self._failures:
-            if outcome.point is None or outcome.point == {"ratio": alignment.ratio, "p": alignment.p}:
+            if outcome.point is None or outcome.point == alignment.point:
                 self._failures[alignment] += 1
 
     def summaries(self) -> tuple[PointSummary, ...]:
@@ -122,7 +123,7 @@ def distinct_share(ids: Sequence[int], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
-def _summary(alignment: Alignment, columns: Mapping[str, NDArray[np.float64]], failures: int) -> PointSummary:
+def _summary(alignment: Recipe, columns: Mapping[str, NDArray[np.float64]], failures: int) -> PointSummary:
     responses = len(columns["length"])
     measures: dict[str, Any] = {
         name: _measure(values, columns["length"] if name in PER_TOKEN else None)
@@ -161,7 +162,7 @@ class Column:
 
 
 COLUMNS = (
-    Column("p", "", lambda point: f"{point.alignment.p:g}"),
+    Column("p", "", lambda point: f"{point.alignment.point.get('p', math.nan):g}"),
     Column("ratio", "", lambda point: f"{point.alignment.ratio:g}"),
     Column("length", "tokens", lambda point: f"{point.length.mean:.1f}"),
     Column("KL", "nats", lambda point: f"{point.kl.mean:.3f}"),

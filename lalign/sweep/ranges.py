@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
 from lalign.errors import OptionError
-from lalign.options import Alignment
+from lalign.method.recipe import Recipe
+from lalign.method.recipes import recipe_with
 
 MOST_POINTS = 1_000
 # As many digits as any float needs, and no more: an exact fraction of 1e999999999 would fill the memory.
@@ -37,15 +37,16 @@ def parse_range(text: str, option: str, *, infinite: bool = False) -> tuple[floa
     return tuple(points)
 
 
-def sweep_points(base: Alignment, ratios: Sequence[float], ps: Sequence[float]) -> tuple[Alignment, ...]:
+def sweep_points(base: Recipe, ratios: Sequence[float], ps: Sequence[float]) -> tuple[Recipe, ...]:
     """`base` at every ratio and p: all ratios of the first p, then those of the next.
 
     An empty sequence stands for the ratio or p of `base`. Raises `OptionError` for a value that `Alignment` does not
     allow, or more than 1,000 points.
     """
-    ratios, ps = ratios or (base.ratio,), ps or (base.p,)
-    _limit(len(ratios) * len(ps), "ratios", f"{len(ratios):,} ratios at {len(ps):,} values of p")
-    return tuple(replace(base, ratio=ratio, p=p) for p, ratio in product(ps, ratios))
+    bases = [recipe_with(base, p=p) for p in ps] or [base]
+    ratios = ratios or (base.ratio,)
+    _limit(len(ratios) * len(bases), "ratios", f"{len(ratios):,} ratios at {len(bases):,} values of p")
+    return tuple(recipe_with(one, ratio=ratio) for one, ratio in product(bases, ratios))
 
 
 def _item(item: str, option: str, infinite: bool) -> list[float]:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lalign.figures import page as report
 from lalign.figures import plot
-from lalign.options import Alignment
+from lalign.method.recipe import Recipe
 from lalign.records.parsing import Record
 from lalign.results import Failure, Result
 from lalign.sweep import metrics
@@ -24,7 +24,7 @@ class Sweep:
             matplotlib is needed and absent.
     """
 
-    def __init__(self, alignments: Sequence[Alignment], plotted: Path | None = None) -> None:
+    def __init__(self, alignments: Sequence[Recipe], plotted: Path | None = None) -> None:
         self.figures = metrics.SweepMetrics(alignments)
         self.plotted = plotted
         self.is_page = plotted is not None and plot.plot_format(plotted) == "html"

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lalign import Aligner, Execution
+from lalign.engine.torch_backend import TorchBackend
 from lalign.models.loading import LoadedModel
 
 
@@ -39,7 +40,7 @@ def tiny() -> LoadedModel:
 
 
 def main(records: int) -> None:
-    aligner = Aligner(tiny())
+    aligner = Aligner(TorchBackend(tiny()))
 
     def prompts() -> Iterator[dict[str, Any]]:
         for number in range(records):

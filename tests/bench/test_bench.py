@@ -20,8 +20,9 @@ from lalign.bench.contenders import (
 from lalign.bench.measuring import Machine, Measurement, Spread
 from lalign.bench.peers import run_stock
 from lalign.bench.report import report, tables
+from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel, ModelOptions, load
-from lalign.options import Alignment, Sampling
+from lalign.options import Sampling
 from lalign.records.parsing import Record, parse_fields
 from lalign.records.prompts import make_principles
 from lalign.records.requests import Settings

@@ -18,8 +18,10 @@ from lalign.cli.arguments import (
     SamplingArguments,
     grouped,
 )
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipes import RECIPES
 from lalign.models.loading import ModelOptions
-from lalign.options import RECIPES, Alignment, Execution, Sampling
+from lalign.options import Execution, Sampling
 
 GROUPS = (AlignmentArguments, SamplingArguments, ModelArguments, OutputArguments, RunArguments)
 

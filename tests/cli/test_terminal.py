@@ -20,7 +20,7 @@ from rich.table import Table
 
 from lalign.cli.terminal import NAMED_FAILURES, Progress, printable, say, show, summary
 from lalign.jobs.job import Tally
-from lalign.options import Alignment
+from lalign.method.linear_alignment import Alignment
 from lalign.results import Failure, Result, Usage
 
 HOSTILE = "\x1b[2J[red]\u202e\x07\r\n"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lalign.engine.batch import Batch, Group, Point, Request, Sequence
-from lalign.options import Alignment, Sampling
+from lalign.engine.batch import Batch, Group
+from lalign.engine.interface import Point, Request, Sequence
+from lalign.method.linear_alignment import Alignment
+from lalign.options import Sampling
 
 CPU = torch.device("cpu")
 

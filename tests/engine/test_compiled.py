@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lalign.engine.batch import Point, Request
+from lalign.engine.compiled import CompiledForward
 from lalign.engine.engine import Engine
+from lalign.engine.forward import Forward
+from lalign.engine.interface import Point, Request
 from lalign.errors import OptionError
+from lalign.method.linear_alignment import Alignment
 from lalign.models.linear import reorder_linears
-from lalign.options import Alignment, Sampling
+from lalign.options import Sampling
 
 
 def job() -> list[Request]:
@@ -37,17 +40,17 @@ def answers(engine: Engine) -> dict[int, list[int]]:
 
 def test_compiled_steps_give_the_tokens_of_plain_ones(tiny_model) -> None:
     model = tiny_model("llama")
-    plain = answers(Engine(model, frozenset(), 2, "none"))
-    assert answers(Engine(model, frozenset(), 2, "none", compile=True)) == plain
+    plain = answers(Engine(Forward(model), frozenset(), 2, "none"))
+    assert answers(Engine(CompiledForward(model), frozenset(), 2, "none")) == plain
 
 
 def test_a_model_whose_masks_change_shape_is_refused(tiny_model) -> None:
     with pytest.raises(OptionError, match="compile: does not go with"):
-        Engine(tiny_model("gemma3"), frozenset(), 2, "none", compile=True)
+        Engine(CompiledForward(tiny_model("gemma3")), frozenset(), 2, "none")
 
 
 def test_a_model_with_reordered_weights_is_refused(tiny_model) -> None:
     model = tiny_model("llama")
     reorder_linears(model)
     with pytest.raises(OptionError, match="reorder=False"):
-        Engine(model, frozenset(), 2, "none", compile=True)
+        Engine(CompiledForward(model), frozenset(), 2, "none")

@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lalign.engine.batch import Point, Request
-from lalign.engine.engine import Ended, Engine
-from lalign.method.statistics import STATISTICS
-from lalign.options import Alignment, Sampling, Statistics
+from lalign.engine.engine import Engine
+from lalign.engine.forward import Forward
+from lalign.engine.interface import Ended, Point, Request
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import STATISTICS
+from lalign.options import Sampling, Statistics
 
 KINDS = ["llama", "gpt2", "qwen2", "gemma3", "mistral"]
 STOP_IDS = frozenset({1, 9, 17, 57, 171})
@@ -177,7 +179,7 @@ def mixed_job() -> list[Request]:
 
 def engine_for(model: Any, requests: list[Request], batch_size: int, statistics: Statistics = "none") -> Engine:
     points = max(len(request.points) for request in requests)
-    return Engine(model, STOP_IDS, batch_size, statistics, points)
+    return Engine(Forward(model), STOP_IDS, batch_size, statistics, points)
 
 
 def answers(engine: Engine, requests: list[Request]) -> dict[tuple[int, int], Answer]:
@@ -251,8 +253,8 @@ def test_tokens_are_the_same_from_shared_prefixes(
     model: Any, mixed: dict[tuple[int, int], Answer], batch_size: int
 ) -> None:
     engine = engine_for(model, mixed_job(), batch_size)
-    engine.share(PRINCIPLE)
-    engine.share(PRINCIPLE[1:])
+    engine.prefixes.append(engine.forward.prefix(PRINCIPLE))
+    engine.prefixes.append(engine.forward.prefix(PRINCIPLE[1:]))
     assert outcome(answers(engine, mixed_job())) == outcome(mixed)
 
 
@@ -329,7 +331,7 @@ def test_points_share_rows_until_they_part(llama: Any) -> None:
 def test_a_place_that_falls_free_is_taken_at_once(llama: Any) -> None:
     lengths = [2, 9, 3, 2, 4]
     job = [request(number, 5 + number, BARE, new=new) for number, new in enumerate(lengths)]
-    engine = Engine(llama, frozenset(), 2, "none")
+    engine = Engine(Forward(llama), frozenset(), 2, "none")
     found = answers(engine, job)
     assert [len(found[number, 0].tokens) for number in range(5)] == lengths
     # 9 tokens take 8 steps, and beside them run the others, one after the other: 1 + 2 + 1 + 3 steps.
@@ -422,7 +424,7 @@ def test_any_stop_id_ends_a_response(llama: Any) -> None:
     free = plain(llama, job[0], job[0].points[0], stop_ids=frozenset()).tokens
     for place in (0, 3, 7):
         stop = free[place]
-        engine = Engine(llama, frozenset({299, stop}), 2, "none")
+        engine = Engine(Forward(llama), frozenset({299, stop}), 2, "none")
         assert outcome(answers(engine, job)) == {(0, 0): (free[: free.index(stop) + 1], "stop")}
 
 
@@ -432,7 +434,7 @@ def test_a_stop_string_ends_its_own_response_alone(llama: Any) -> None:
         request(0, 6, BARE, stops=lambda tokens: tokens[-2:] == free[2:4]),
         replace(request(0, 6, BARE), key=1),
     ]
-    engine = Engine(llama, frozenset(), 2, "none")
+    engine = Engine(Forward(llama), frozenset(), 2, "none")
     assert outcome(answers(engine, job)) == {(0, 0): (free[:4], "stop"), (1, 0): (free, "length")}
 
 
@@ -533,12 +535,12 @@ def test_responses_that_had_ended_are_not_given_twice(llama: Any) -> None:
     job = [several, request(0, 3, ALIGNED, new=12)]
     passes = []
     with failing(llama, lambda number, _: bool(passes.append(number)) or number == 6):
-        engine = Engine(llama, frozenset(), 4, "none", points=4)
+        engine = Engine(Forward(llama), frozenset(), 4, "none", points=4)
         found = outcome(answers(engine, job))
     assert len(passes) > 10
     assert engine.counters.batch_halvings == 1
     assert [len(found[1, place][0]) for place in range(4)] == lengths
-    assert found == outcome(answers(Engine(llama, frozenset(), 4, "none", points=4), job))
+    assert found == outcome(answers(Engine(Forward(llama), frozenset(), 4, "none", points=4), job))
 
 
 # Logits that are no numbers.
@@ -565,7 +567,7 @@ def test_a_row_whose_logits_turn_nan_ends_alone(tiny_model: TinyModel, kind: str
     for statistics, prefixes in (("none", []), ("steps", []), ("none", [PRINCIPLE])):
         engine = engine_for(model, job, batch_size, statistics)
         for prefix in prefixes:
-            engine.share(prefix)
+            engine.prefixes.append(engine.forward.prefix(prefix))
         found = outcome(answers(engine, job))
         for name, (tokens, reason) in found.items():
             if name in struck:

@@ -15,7 +15,8 @@ from scipy.stats import chisquare
 from torch import Tensor
 from transformers import TemperatureLogitsWarper
 
-from lalign.engine.sampling import draw, greedy, uniforms, warpers
+from lalign.engine.randomness import uniforms
+from lalign.engine.sampling import draw, greedy, warpers
 from lalign.options import Sampling
 
 INF = math.inf

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lalign.aligner import Aligner
+from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import LalignError, OptionError
 from lalign.evaluation.evaluation import (
     Evaluation,
@@ -30,8 +31,8 @@ from lalign.evaluation.evaluation import (
 )
 from lalign.evaluation.preferences import Item, Question, make_items
 from lalign.evaluation.scoring import EvaluationOptions, Score
+from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel
-from lalign.options import Alignment
 
 OPTIONS = EvaluationOptions()
 POINTS = (Alignment(ratio=2), Alignment(ratio=3))
@@ -283,7 +284,7 @@ def test_an_evaluation_runs_the_model_once_over_all_items_and_tells_its_progress
     tiny_model: Any, tiny_tokenizer: Any
 ) -> None:
     model = tiny_model("llama", max_position_embeddings=2048)
-    aligner = Aligner(LoadedModel(model, tiny_tokenizer(chat_template="chatml"), "tiny", "tiny"))
+    aligner = Aligner(TorchBackend(LoadedModel(model, tiny_tokenizer(chat_template="chatml"), "tiny", "tiny")))
     seen: list[tuple[int, int]] = []
     questions = [question(line) for line in range(1, 4)]
     points = (Alignment(ratio=0), Alignment(ratio=1), Alignment(ratio=4))

@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from lalign.aligner import Aligner
+from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import LalignError, ModelError, OptionError
 from lalign.evaluation.preferences import LETTERS, Item, Question, make_items, read_questions
 from lalign.evaluation.scoring import EvaluationOptions, Score, Scoring, letter_of, letter_tokens, score_items
+from lalign.method.linear_alignment import Alignment
 from lalign.method.update import align
 from lalign.models.loading import LoadedModel
-from lalign.options import Alignment, Execution
+from lalign.options import Execution
 from lalign.records.prompts import PromptTemplate
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -89,7 +91,8 @@ timid = choosing(lambda letter: {"A": 8} | ({letter: 7} if letter not in (None, 
 def scripted(tiny_tokenizer: Callable[..., PreTrainedTokenizerFast]) -> Callable[..., Aligner]:
     def build(rule: Rule, context: int = 4096) -> Aligner:
         tokenizer = tiny_tokenizer(chat_template="chatml", add_bos=False)
-        return Aligner(LoadedModel(ScriptedModel(tokenizer, rule, context), tokenizer, "scripted", "scripted"))
+        loaded = LoadedModel(ScriptedModel(tokenizer, rule, context), tokenizer, "scripted", "scripted")
+        return Aligner(TorchBackend(loaded))
 
     return build
 
@@ -182,7 +185,7 @@ def test_the_base_twin_of_a_question_in_one_order_runs_once_for_all_its_users(
     points = [Alignment(ratio=ratio) for ratio in range(10)]
     assert len(list(score_items(aligner, make_items(animals(5)), points))) == 20
     prefixes = 2  # of the base twins, and of the principled ones
-    assert aligner.loaded.model.rows == 5 * (1 + 4) + prefixes
+    assert aligner.backend.loaded.model.rows == 5 * (1 + 4) + prefixes
 
 
 @pytest.mark.parametrize("scoring", SCORINGS)
@@ -204,7 +207,7 @@ def test_choices_are_those_of_stock_forward_passes(
     points = [BASE, PROMPT, ALIGNED, Alignment(p=1), Alignment(p=math.inf, max_kl=0.5), Alignment(ratio=50)]
     items = make_items(animals(3))
     loaded = LoadedModel(model, tokenizer, kind, kind)
-    scores = list(score_items(Aligner(loaded), items, points, system=system))
+    scores = list(score_items(Aligner(TorchBackend(loaded)), items, points, system=system))
     prompts = PromptTemplate(tokenizer, system)
     letters = letter_tokens(prompts)[:4]
 
@@ -345,7 +348,7 @@ def test_ratio_1_chooses_as_the_stock_model_with_the_principle_and_ratio_0_as_th
     smol: LoadedModel, stock_smol: Any
 ) -> None:
     items = make_items(read_questions(SAMPLES / "preferences.jsonl")[::16][:4], users="one")
-    scores = list(score_items(Aligner(smol), items, [BASE, PROMPT], system="You are careful."))
+    scores = list(score_items(Aligner(TorchBackend(smol)), items, [BASE, PROMPT], system="You are careful."))
     letters = smol.tokenizer.convert_tokens_to_ids(list("ABCD"))
 
     def choice(item: Item, system: str) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from lalign.errors import OptionError, OutputError
 from lalign.figures.plot import PANELS, plot_accuracy, plot_format, plot_sweep
-from lalign.options import Alignment
+from lalign.method.linear_alignment import Alignment
 from lalign.sweep.metrics import Measure, PointSummary
 
 ACCURACY = [(0.0, 0.25, 0.15, 0.35), (1.0, 0.5, 0.4, 0.6), (2.0, 0.75, 0.65, 0.85)]

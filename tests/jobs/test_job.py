@@ -18,14 +18,16 @@ import torch
 from conftest import TinyModel, TinyTokenizer
 
 from lalign.aligner import Aligner
+from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import InputError, OutputError
 from lalign.jobs import job as job_module
 from lalign.jobs.job import BadLine, Job, JobInput
 from lalign.jobs.journal import open_journal
 from lalign.jobs.signals import Interruption
-from lalign.method.statistics import STATISTICS
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import STATISTICS
 from lalign.models.loading import ModelOptions, load
-from lalign.options import Alignment, Execution, Sampling
+from lalign.options import Execution, Sampling
 from lalign.records.prompts import make_principles
 from lalign.records.requests import Settings
 from lalign.records.source import zstd
@@ -38,7 +40,7 @@ NO_STATISTICS = Execution(batch_size=4, statistics="none")
 
 @pytest.fixture(scope="module")
 def aligner(tiny_folder: Path) -> Aligner:
-    return Aligner(load(ModelOptions(str(tiny_folder))))
+    return Aligner(TorchBackend(load(ModelOptions(str(tiny_folder)))))
 
 
 @pytest.fixture
@@ -308,14 +310,15 @@ class TestFingerprint:
         folder = output.with_name("other")
         tiny_model("llama", intermediate_size=48).save_pretrained(folder)
         tiny_tokenizer("chatml").save_pretrained(folder)
-        self.assert_refused(aligner, source, output, "model", other=Aligner(load(ModelOptions(str(folder)))))
+        other = Aligner(TorchBackend(load(ModelOptions(str(folder)))))
+        self.assert_refused(aligner, source, output, "model", other=other)
 
     def test_the_same_model_elsewhere_is_the_same_model(
         self, aligner: Aligner, source: Path, output: Path, tiny_folder: Path
     ) -> None:
         folder = shutil.copytree(tiny_folder, output.with_name("copy"))
         run(aligner, source, output)
-        run(Aligner(load(ModelOptions(str(folder)))), source, output, resume=True)
+        run(Aligner(TorchBackend(load(ModelOptions(str(folder))))), source, output, resume=True)
 
     def test_how_a_job_runs_is_no_setting(self, aligner: Aligner, source: Path, output: Path) -> None:
         run(aligner, JobInput(source, limit=7), output)
@@ -397,7 +400,7 @@ def out_of_memory(aligner: Aligner, fails: Callable[[int, int], bool]) -> Iterat
         if rows > 1 and fails(next(number), rows):
             raise torch.OutOfMemoryError("no memory for this pass")
 
-    registered = aligner.loaded.model.register_forward_pre_hook(hook, with_kwargs=True)
+    registered = aligner.backend.loaded.model.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield
     finally:
@@ -414,7 +417,7 @@ def first_row_not_finite(aligner: Aligner, passed: int) -> Iterator[None]:
             output.logits[0] = torch.nan
         return output
 
-    registered = aligner.loaded.model.register_forward_hook(hook, with_kwargs=True)
+    registered = aligner.backend.loaded.model.register_forward_hook(hook, with_kwargs=True)
     try:
         yield
     finally:

@@ -15,9 +15,10 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 from torch import Tensor
 
-from lalign.method.statistics import STATISTICS, columns, step_statistics, summarise
-from lalign.method.update import Aligned, align
-from lalign.options import Alignment
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import STATISTICS, Aligned
+from lalign.method.statistics import columns, step_statistics, summarise
+from lalign.method.update import align
 
 INF = math.inf
 DIVERGENCES = ("kl_aligned_base", "kl_principle_base")

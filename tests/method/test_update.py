@@ -15,8 +15,11 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lalign.engine.batch import Batch, Group, Point, Request, Sequence
+from lalign.engine.batch import Batch, Group
 from lalign.engine.decoding import choose
+from lalign.engine.interface import Point, Request, Sequence
+from lalign.method.linear_alignment import Alignment, Scale
+from lalign.method.recipes import recipe_of
 from lalign.method.update import (
     KL_TOLERANCE,
     NUCLEUS_CANDIDATES,
@@ -27,7 +30,7 @@ from lalign.method.update import (
     restrict_to_nucleus,
     trust_region_step,
 )
-from lalign.options import Alignment, Sampling, Scale, alignment
+from lalign.options import Sampling
 
 fuzz = settings(max_examples=max(25, int(os.environ.get("LALIGN_FUZZ_EXAMPLES", "2000")) // 80), deadline=None)
 SCALES: tuple[Scale, ...] = ("relative", "absolute")
@@ -151,7 +154,7 @@ def test_logits_up_to_10000_stay_finite(options: Alignment) -> None:
     base, principled = randoms(1, 4, 64, 1e3).clamp(-1e4, 1e4), randoms(2, 4, 64, 1e3).clamp(-1e4, 1e4)
     base[0, :2], principled[0, :2] = torch.tensor([1e4, -1e4]), torch.tensor([-1e4, 1e4])
     aligned = align(base, principled, torch.tensor([0.0, 0.5, 3, 100]), options)
-    assert all(tensor.isfinite().all() for tensor in aligned)
+    assert all(tensor.isfinite().all() for tensor in aligned[:4])
 
 
 @pytest.mark.parametrize("options", EDGES)
@@ -202,7 +205,7 @@ def test_rows_do_not_depend_on_each_other() -> None:
     for number in range(6):
         one = slice(number, number + 1)
         alone = align(base[one], principled[one], ratio[one], options)
-        assert all(torch.equal(mine, its[one]) for mine, its in zip(alone, together, strict=True))
+        assert all(torch.equal(mine, its[one]) for mine, its in zip(alone[:4], together[:4], strict=True))
 
 
 # Anchors, several principles, recipes.
@@ -270,7 +273,7 @@ def answers(base: Tensor, principled: Tensor, options: Alignment, sampling: Samp
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 2.0, 5.0])
 @pytest.mark.parametrize("recipe", ["paper", "released"])
 def test_recipes_are_what_the_formulas_say(recipe: str, ratio: float) -> None:
-    options = alignment(recipe, ratio=ratio)
+    options = recipe_of(recipe, ratio=ratio)
     for seed in range(20):
         base, principled = randoms(seed, 1, 200, 2.0), randoms(seed + 100, 1, 200, 2.0)
         expected = reference(base[0].double().numpy(), principled[0].double().numpy(), recipe, ratio)
@@ -283,7 +286,7 @@ def test_recipes_are_what_the_formulas_say(recipe: str, ratio: float) -> None:
 
 def test_the_released_program_samples_from_the_restricted_distribution_at_temperature_a_half() -> None:
     base, principled, draws = randoms(40, 1, 50, 1.0), randoms(41, 1, 50, 1.0), 4000
-    tokens = answers(base, principled, alignment("released"), Sampling(temperature=0.5), draws)
+    tokens = answers(base, principled, recipe_of("released"), Sampling(temperature=0.5), draws)
     expected = torch.tensor(reference(base[0].double().numpy(), principled[0].double().numpy(), "released", 2.0))
     probabilities = (expected / 0.5).softmax(-1)
     seen = torch.tensor(tokens).bincount(minlength=50) / draws
@@ -293,9 +296,9 @@ def test_the_released_program_samples_from_the_restricted_distribution_at_temper
 
 def test_at_ratio_0_the_released_program_keeps_its_support_and_ours_is_the_base_model_alone() -> None:
     base, principled = row([5.0, 1, 1, 0]), row([-20.0, 3, 1, 0])
-    assert answers(base, principled, alignment("released", ratio=0.0), Sampling()) == [1]
-    assert answers(base, principled, alignment("lalign", ratio=0.0), Sampling()) == [0]
-    assert answers(base, principled, alignment("lalign", ratio=0.1), Sampling()) == [1]
+    assert answers(base, principled, recipe_of("released", ratio=0.0), Sampling()) == [1]
+    assert answers(base, principled, recipe_of("lalign", ratio=0.0), Sampling()) == [0]
+    assert answers(base, principled, recipe_of("lalign", ratio=0.1), Sampling()) == [1]
 
 
 # Support.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lalign.engine.batch import Request
+from lalign.engine.interface import Request
 from lalign.records import lookahead
 from lalign.records.lookahead import Lookahead
 from lalign.results import Failure
@@ -209,7 +209,10 @@ def when_ready(source: Lookahead) -> Lookahead:
     return source
 
 
-def test_the_longest_request_at_hand() -> None:
-    assert when_ready(all_read([3, 70, None, 8])).longest() == 70
-    assert when_ready(Lookahead(items([]), window=4)).longest() == 0
-    assert when_ready(Lookahead(items([None, 9]), window=4)).longest() == 9
+def test_the_requests_at_hand() -> None:
+    def lengths(source: Lookahead) -> list[int]:
+        return [request.length for request in when_ready(source).at_hand()]
+
+    assert lengths(all_read([3, 70, None, 8])) == [3, 70, 8]
+    assert lengths(Lookahead(items([]), window=4)) == []
+    assert lengths(Lookahead(items([None, 9]), window=4)) == [9]

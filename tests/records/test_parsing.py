@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lalign.errors import OptionError
-from lalign.options import Alignment, Sampling
+from lalign.method.linear_alignment import Alignment
+from lalign.options import Sampling
 from lalign.records.parsing import Message, Problem, Record, parse_record
 from lalign.records.source import RawLine, open_source, read_lines
 from lalign.results import Failure, Result, Usage, to_line

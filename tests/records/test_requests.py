@@ -10,9 +10,10 @@ import pytest
 from conftest import TinyTokenizer
 from tokenizers import normalizers
 
-from lalign.engine.batch import Request
+from lalign.engine.interface import Request
 from lalign.errors import OptionError
-from lalign.options import Alignment, Sampling
+from lalign.method.linear_alignment import Alignment
+from lalign.options import Sampling
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import Principles, PromptTemplate, make_principles
 from lalign.records.requests import RequestBuilder, Settings, resolve

@@ -10,10 +10,10 @@ from conftest import TinyTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lalign.engine.batch import Point, Request, Sequence
-from lalign.engine.engine import Ended, EndReason
-from lalign.method.statistics import STATISTICS
-from lalign.options import Alignment, Sampling, Statistics
+from lalign.engine.interface import Ended, EndReason, Point, Request, Sequence
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import STATISTICS
+from lalign.options import Sampling, Statistics
 from lalign.records.parsing import Message, Record
 from lalign.records.responses import ResponseWriter
 from lalign.results import Failure, Result

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lalign.method.statistics import STATISTICS, columns, summarise
-from lalign.options import Alignment
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import STATISTICS
+from lalign.method.statistics import columns, summarise
 from lalign.results import Failure, Result, Usage
 from lalign.sweep.knee import KNEE_MARK, by_p, knee, knees
 from lalign.sweep.metrics import Measure, PointSummary, SweepMetrics, distinct_share, table

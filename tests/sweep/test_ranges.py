@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lalign.errors import OptionError
-from lalign.options import Alignment
+from lalign.method.linear_alignment import Alignment
 from lalign.sweep.ranges import MOST_POINTS, parse_range, sweep_points
 
 FUZZ_EXAMPLES = max(50, int(os.environ.get("LALIGN_FUZZ_EXAMPLES", "2000")) // 10)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from lalign.aligner import Aligner
+from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import OptionError
+from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel, ModelOptions, load
-from lalign.options import Alignment, Execution, Sampling
+from lalign.options import Execution, Sampling
 from lalign.records.parsing import Record, parse_fields
 from lalign.records.prompts import make_principles
 from lalign.records.requests import Settings
@@ -33,7 +35,7 @@ def records(count: int) -> list[Record | Failure]:
 
 def run(loaded: LoadedModel, alignments: tuple[Alignment, ...], sampling: Sampling) -> list[Result]:
     settings = Settings(PRINCIPLES, alignments, sampling, sweep=len(alignments) > 1)
-    ticks = Aligner(loaded).ticks(records(7), settings, system=None, execution=Execution(batch_size=3))
+    ticks = Aligner(TorchBackend(loaded)).ticks(records(7), settings, system=None, execution=Execution(batch_size=3))
     return [outcome for tick in ticks for outcome in tick if isinstance(outcome, Result)]
 
 
@@ -63,7 +65,7 @@ def test_the_real_model_says_the_same_in_a_sweep(smol: LoadedModel) -> None:
 def test_a_record_of_its_own_ratio_is_swept_all_the_same(tiny: LoadedModel) -> None:
     settings = Settings(PRINCIPLES, POINTS[:2], Sampling(max_new_tokens=2), sweep=True)
     prompts = [{"prompt": "Name one.", "ratio": 4, "max_new_tokens": 3}]
-    ticks = Aligner(tiny).ticks(prompts, settings, system=None, execution=Execution())
+    ticks = Aligner(TorchBackend(tiny)).ticks(prompts, settings, system=None, execution=Execution())
     outcomes = [outcome for tick in ticks for outcome in tick if isinstance(outcome, Result)]
     assert [outcome.alignment.ratio for outcome in outcomes] == [0, 1]
     assert {len(outcome.token_ids) for outcome in outcomes} <= {1, 2, 3}

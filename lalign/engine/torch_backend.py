@@ -1,0 +1,152 @@
+"""The engine of `--engine torch`: a transformers model in this process (design section 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lalign.engine.cache import KVStore
+from lalign.engine.compiled import CompiledForward
+from lalign.engine.engine import Engine
+from lalign.engine.forward import Forward, Prefix, passes, rest_length
+from lalign.engine.interface import Counters, Ended, Request, Source
+from lalign.engine.memory import is_out_of_memory, largest_batch
+from lalign.engine.prefixes import common_prefix
+from lalign.errors import LalignError
+from lalign.options import Execution
+
+if TYPE_CHECKING:
+    from lalign.models.loading import LoadedModel
+
+# A shared prefix shorter than this is not worth a pass of its own.
+SHORTEST_PREFIX = 8
+# So many prefixes are kept, the latest used.
+MOST_PREFIXES = 8
+# Prompts sorted by length at a time for their first logits.
+WINDOW = 256
+
+
+class TorchBackend:
+    """Runs a loaded model; see `interface.Backend`.
+
+    Attributes:
+        loaded: the model, its tokenizer and where they came from.
+        counters: what the latest run has done so far.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self.counters = Counters()
+        self._forward: Forward | None = None
+        self._prefixes: dict[tuple[int, ...], Prefix] = {}
+
+    @property
+    def name(self) -> str:
+        return self.loaded.name
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.loaded.tokenizer
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        return self.loaded.stop_ids
+
+    @property
+    def context_length(self) -> int | None:
+        return self.loaded.context_length
+
+    def fingerprint(self) -> str:
+        return f"{self.loaded.fingerprint()} {self.loaded.model.dtype}"
+
+    def run(self, source: Source, execution: Execution) -> Iterator[list[Ended]]:
+        """As `Backend.run`. Raises `OptionError` where the model cannot be compiled."""
+        forward = self._forward_for(execution)
+        batch_size = execution.batch_size
+        if batch_size == "auto":
+            batch_size = self._largest_batch(source, execution)
+        prefixes = self._share(forward, source.prefixes) if source.at_hand() else []
+        engine = Engine(forward, self.stop_ids, batch_size, execution.statistics, source.points, prefixes)
+        self.counters = engine.counters
+        yield from engine.run(source)
+
+    def first_logits(self, requests: Iterable[Request]) -> Iterator[tuple[Request, NDArray[np.float32]]]:
+        """As `Backend.first_logits`: prompts of about a length together."""
+        forward = self._forward or Forward(self.loaded.model)
+        waiting = iter(requests)
+        while window := list(islice(waiting, WINDOW)):
+            prefixes = self._share(forward, _common_beginnings(window))
+            rests = [
+                (1 + len(request.principled), max(rest_length(row, prefixes) for row in _rows(request)))
+                for request in window
+            ]
+            for chosen in passes(rests, forward.device):
+                yield from self._first_logits(forward, [window[index] for index in chosen], prefixes)
+
+    @torch.inference_mode()
+    def _first_logits(
+        self, forward: Forward, requests: list[Request], prefixes: list[Prefix]
+    ) -> list[tuple[Request, NDArray[np.float32]]]:
+        rows = [row for request in requests for row in _rows(request)]
+        try:
+            logits = forward.prompts(rows, prefixes, KVStore(forward.num_layers))[0].float().cpu().numpy()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(requests) == 1:
+                raise LalignError("out of memory even with one prompt alone") from error
+            half = len(requests) // 2
+            return [
+                found
+                for part in (requests[:half], requests[half:])
+                for found in self._first_logits(forward, part, prefixes)
+            ]
+        ends = np.cumsum([1 + len(request.principled) for request in requests])
+        return list(zip(requests, np.split(logits, ends[:-1]), strict=True))
+
+    def _forward_for(self, execution: Execution) -> Forward:
+        wanted = CompiledForward if execution.compile else Forward
+        if type(self._forward) is not wanted:
+            self._forward = wanted(self.loaded.model)
+            self._prefixes = {}
+        return self._forward
+
+    def _largest_batch(self, source: Source, execution: Execution) -> int:
+        requests = source.at_hand()
+        tokens = max((request.most_tokens for request in requests), default=1)
+        rows = max((1 + len(request.principled) for request in requests), default=1)
+        return largest_batch(self.loaded.model, rows, tokens, execution.memory_share)
+
+    @torch.inference_mode()
+    def _share(self, forward: Forward, prefixes: Iterable[list[int]]) -> list[Prefix]:
+        """The prefixes, those run that are not kept; where there is no memory for one, each prompt runs its own."""
+        shared = []
+        for ids in prefixes:
+            if len(ids) < SHORTEST_PREFIX:
+                continue
+            try:
+                prefix = self._prefixes.pop(tuple(ids), None) or forward.prefix(ids)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                continue
+            self._prefixes[tuple(ids)] = prefix  # the last in order is the latest used
+            shared.append(prefix)
+        while len(self._prefixes) > MOST_PREFIXES:
+            del self._prefixes[next(iter(self._prefixes))]
+        return shared
+
+
+def _rows(request: Request) -> list[list[int]]:
+    return [request.base, *request.principled]
+
+
+def _common_beginnings(requests: list[Request]) -> list[list[int]]:
+    """What all base twins begin with, and what all principled ones do."""
+    twins = ([request.base for request in requests], [row for request in requests for row in request.principled])
+    return [common_prefix(rows) for rows in twins if len(rows) > 1]
