@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +17,7 @@ import orjson
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +29,8 @@ from transformers import (
     Qwen2Config,
 )
 
+from lalign.method.aligned import Aligned
+from lalign.method.recipe import Recipe
 from lalign.models.loading import LoadedModel, ModelOptions, load
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -73,6 +76,11 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
 
 TinyModel = Callable[..., Any]
 TinyTokenizer = Callable[..., PreTrainedTokenizerFast]
+
+
+def align(base: Tensor, principled: Tensor, ratio: Tensor, settings: Recipe) -> Aligned:
+    """One step with the support left aside; `base`, `principled`: `[rows, vocab]`, `ratio`: `[rows]`."""
+    return replace(settings, support="none").step(base, principled, ratio)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyModel, TinyTokenizer
+from conftest import TinyModel, TinyTokenizer, align
 from torch import Tensor
 
 from lalign import Aligner, Alignment, AlignmentLogitsProcessor
 from lalign.engine.torch_backend import TorchBackend
 from lalign.method.recipes import recipe_of
-from lalign.method.update import align, restrict_to_nucleus
+from lalign.method.update import restrict_to_nucleus
 from lalign.models.loading import LoadedModel
 from lalign.records.parsing import Message
 from lalign.records.prompts import PromptTemplate

@@ -38,9 +38,9 @@ from lalign.sweep.ranges import parse_range, sweep_points
 
 if TYPE_CHECKING:
     from lalign.aligner import Aligner
+    from lalign.figures.sweep import Sweep
     from lalign.jobs.job import Job
     from lalign.records.requests import Settings
-    from lalign.sweep.sweep import Sweep
 
 USAGE = 2
 FAILED = 1
@@ -110,7 +110,7 @@ def sweep(
 
     lalign sweep in.jsonl --principle hh.txt --ratios 0:5 -o sweep.jsonl --plot sweep.html
     """
-    from lalign.sweep.sweep import Sweep
+    from lalign.figures.sweep import Sweep
 
     one = invocation.settings(invocation.without_ratio(alignment), sampling)
     ratios = parse_range(points.ratios, "ratios")

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lalign.results import Failure, Result
+from lalign.text import printable
 
 if TYPE_CHECKING:
     from lalign.jobs.job import Tally
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
 # Of failed lines, this many are named on the terminal; all of them are in the output.
 NAMED_FAILURES = 20
-
-
-def printable(text: str) -> str:
-    """`text` with every character that does not print as itself (escapes, line ends) written as an escape."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def say(message: str) -> None:

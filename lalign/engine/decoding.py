@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from lalign.engine.batch import Batch, Partition
 from lalign.engine.sampling import draw, greedy, warpers
 from lalign.engine.transfer import to_device
-from lalign.method.recipe import Aligned
+from lalign.method.aligned import Aligned
 
 
 class Step(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,15 +20,28 @@ from lalign.engine.prefixes import common_prefix
 from lalign.errors import LalignError
 from lalign.options import Execution
 
-if TYPE_CHECKING:
-    from lalign.models.loading import LoadedModel
-
 # A shared prefix shorter than this is not worth a pass of its own.
 SHORTEST_PREFIX = 8
 # So many prefixes are kept, the latest used.
 MOST_PREFIXES = 8
 # Prompts sorted by length at a time for their first logits.
 WINDOW = 256
+
+
+class Loaded(Protocol):
+    """What a backend needs to know of a model: `models.loading.LoadedModel` has it."""
+
+    @property
+    def model(self) -> Any: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+    @property
+    def context_length(self) -> int | None: ...
+    def fingerprint(self) -> str: ...
 
 
 class TorchBackend:
@@ -39,7 +52,7 @@ class TorchBackend:
         counters: what the latest run has done so far.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.counters = Counters()
         self._forward: Forward | None = None

@@ -23,7 +23,8 @@ from lalign.figures.plot import PANELS, Panel
 from lalign.method.recipe import Recipe
 from lalign.results import Failure, Result
 from lalign.sweep.knee import KNEE_MARK, KNEE_RULE, by_p, knees
-from lalign.sweep.metrics import PointSummary, columns
+from lalign.sweep.metrics import PointSummary
+from lalign.sweep.table import columns
 
 Outcomes = Sequence[Result | Failure]
 MOST_PROMPTS = 200

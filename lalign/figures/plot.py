@@ -10,10 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from lalign.cli.terminal import printable
 from lalign.errors import OptionError, OutputError
 from lalign.sweep.knee import by_p, knees
 from lalign.sweep.metrics import Measure, PointSummary
+from lalign.text import printable
 
 PlotFormat = Literal["png", "svg", "html"]
 # One look for each p, told apart by marker, dash and lightness as well as by hue.

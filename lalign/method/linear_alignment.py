@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lalign import validation
-from lalign.method.recipe import Aligned, Needs, Recipe, Support
+from lalign.method.aligned import Aligned
+from lalign.method.recipe import Needs, Recipe, Support
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +70,9 @@ class Alignment(Recipe):
         return self.is_base, replace(self, ratio=1.0, recipe="lalign")
 
     def update(self, base: Tensor, principled: Tensor, strength: Tensor, state: Tensor | None) -> Aligned:
-        from lalign.method.update import move
+        from lalign.method.update import preference, trust_region_step
 
-        return move(base, principled, strength, self)
+        shift = preference(base, principled)
+        step = trust_region_step(shift, strength, self.p, self.scale)
+        anchor = base if self.anchor == "base" else principled
+        return Aligned(anchor + step, shift, step, strength)

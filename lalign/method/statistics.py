@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lalign.method.recipe import STATISTICS, Aligned
+from lalign.method.aligned import STATISTICS, Aligned
 
 # Log-probability zero has none; this stands in for it, so that 0 * log 0 comes out as 0.
 LOG_ZERO = -1e30

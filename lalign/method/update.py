@@ -11,8 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from lalign.method.linear_alignment import Alignment, Scale
-from lalign.method.recipe import Aligned
+from lalign.method.aligned import Aligned
 
 # How many of the likeliest tokens are looked at before the whole vocabulary is sorted: a nucleus is rarely larger.
 NUCLEUS_CANDIDATES = 64
@@ -40,7 +39,7 @@ def preference(base: Tensor, principled: Tensor) -> Tensor:
     return shift.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def trust_region_step(shift: Tensor, ratio: Tensor, p: float, scale: Scale = "relative") -> Tensor:
+def trust_region_step(shift: Tensor, ratio: Tensor, p: float, scale: str = "relative") -> Tensor:
     """The exact maximiser of <d, s> in an l_p ball, sized by `ratio` (Eq. 10; design section 2).
 
     relative: ||s||_2 = ratio * ||d||_2. absolute: s = ratio * sign(d) (|d| / ||d||_2)^(1/(p-1)).
@@ -70,27 +69,6 @@ def _powered(shift: Tensor, unit: Tensor, p: float) -> Tensor:
     if p == 1:
         return shift.sign() * (relative >= 1)
     return shift.sign() * relative.pow(1 / (p - 1))
-
-
-def align(base: Tensor, principled: Tensor, ratio: Tensor, settings: Alignment) -> Aligned:
-    """The aligned logits of one step of Linear Alignment, without the support (design section 2).
-
-    Args:
-        base: `[rows, vocab]`.
-        principled: `[rows, vocab]`.
-        ratio: `[rows]`; it stands in for `settings.ratio`, which may differ from row to row.
-        settings: everything else, the same for all rows.
-    """
-    aligned = move(base, principled, ratio, settings)
-    return aligned if settings.max_kl is None else within_kl(base, aligned, settings.max_kl)
-
-
-def move(base: Tensor, principled: Tensor, ratio: Tensor, settings: Alignment) -> Aligned:
-    """As `align`, before `max_kl`."""
-    shift = preference(base, principled)
-    step = trust_region_step(shift, ratio, settings.p, settings.scale)
-    anchor = base if settings.anchor == "base" else principled
-    return Aligned(anchor + step, shift, step, ratio)
 
 
 def within_kl(base: Tensor, aligned: Aligned, max_kl: float) -> Aligned:

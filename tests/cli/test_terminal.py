@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from lalign.cli.terminal import NAMED_FAILURES, Progress, printable, say, show, summary
+from lalign.cli.terminal import NAMED_FAILURES, Progress, say, show, summary
 from lalign.jobs.job import Tally
 from lalign.method.linear_alignment import Alignment
 from lalign.results import Failure, Result, Usage
+from lalign.text import printable
 
 HOSTILE = "\x1b[2J[red]\u202e\x07\r\n"
 HARMLESS = r"\x1b[2J[red]\u202e\x07\r\n"

@@ -19,8 +19,8 @@ from torch import Tensor
 from lalign.engine.engine import Engine
 from lalign.engine.forward import Forward
 from lalign.engine.interface import Ended, Point, Request
+from lalign.method.aligned import STATISTICS
 from lalign.method.linear_alignment import Alignment
-from lalign.method.recipe import STATISTICS
 from lalign.options import Sampling, Statistics
 
 KINDS = ["llama", "gpt2", "qwen2", "gemma3", "mistral"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import align
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
@@ -26,7 +27,6 @@ from lalign.errors import LalignError, ModelError, OptionError
 from lalign.evaluation.preferences import LETTERS, Item, Question, make_items, read_questions
 from lalign.evaluation.scoring import EvaluationOptions, Score, Scoring, letter_of, letter_tokens, score_items
 from lalign.method.linear_alignment import Alignment
-from lalign.method.update import align
 from lalign.models.loading import LoadedModel
 from lalign.options import Execution
 from lalign.records.prompts import PromptTemplate

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from lalign.errors import OutputError
 from lalign.figures import page as report
 from lalign.figures.page import Outcomes, pieces, visible, write_report
+from lalign.method.aligned import STATISTICS
 from lalign.method.linear_alignment import Alignment
-from lalign.method.recipe import STATISTICS
 from lalign.method.statistics import columns, summarise
 from lalign.results import Failure, Result, Usage
 from lalign.sweep.metrics import SweepMetrics

@@ -24,8 +24,8 @@ from lalign.jobs import job as job_module
 from lalign.jobs.job import BadLine, Job, JobInput
 from lalign.jobs.journal import open_journal
 from lalign.jobs.signals import Interruption
+from lalign.method.aligned import STATISTICS
 from lalign.method.linear_alignment import Alignment
-from lalign.method.recipe import STATISTICS
 from lalign.models.loading import ModelOptions, load
 from lalign.options import Execution, Sampling
 from lalign.records.prompts import make_principles

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import align
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,10 +16,9 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 from torch import Tensor
 
+from lalign.method.aligned import STATISTICS, Aligned
 from lalign.method.linear_alignment import Alignment
-from lalign.method.recipe import STATISTICS, Aligned
 from lalign.method.statistics import columns, step_statistics, summarise
-from lalign.method.update import align
 
 INF = math.inf
 DIVERGENCES = ("kl_aligned_base", "kl_principle_base")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import align
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -23,7 +24,6 @@ from lalign.method.recipes import recipe_of
 from lalign.method.update import (
     KL_TOLERANCE,
     NUCLEUS_CANDIDATES,
-    align,
     combine,
     kl_share,
     preference,

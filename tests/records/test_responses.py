@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lalign.engine.interface import Ended, EndReason, Point, Request, Sequence
+from lalign.method.aligned import STATISTICS
 from lalign.method.linear_alignment import Alignment
-from lalign.method.recipe import STATISTICS
 from lalign.options import Sampling, Statistics
 from lalign.records.parsing import Message, Record
 from lalign.records.responses import ResponseWriter

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from lalign.method.aligned import STATISTICS
 from lalign.method.linear_alignment import Alignment
-from lalign.method.recipe import STATISTICS
 from lalign.method.statistics import columns, summarise
 from lalign.results import Failure, Result, Usage
 from lalign.sweep.knee import KNEE_MARK, by_p, knee, knees
-from lalign.sweep.metrics import Measure, PointSummary, SweepMetrics, distinct_share, table
+from lalign.sweep.metrics import Measure, PointSummary, SweepMetrics, distinct_share
+from lalign.sweep.table import table
 
 BASE, ALIGNED = Alignment(ratio=0.0), Alignment(ratio=2.0)
 

@@ -9,6 +9,7 @@ import pytest
 from lalign.aligner import Aligner
 from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import OptionError
+from lalign.figures.sweep import Sweep
 from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel, ModelOptions, load
 from lalign.options import Execution, Sampling
@@ -16,7 +17,6 @@ from lalign.records.parsing import Record, parse_fields
 from lalign.records.prompts import make_principles
 from lalign.records.requests import Settings
 from lalign.results import Failure, Result
-from lalign.sweep.sweep import Sweep
 
 PRINCIPLES = make_principles(["Answer in one word, and be kind."])
 POINTS = tuple(Alignment(ratio=ratio, p=p) for p in (2, 1.5) for ratio in (0, 1, 2, 3))

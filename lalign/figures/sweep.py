@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lalign.figures import page as report
-from lalign.figures import plot
+from lalign.figures import page, plot
 from lalign.method.recipe import Recipe
 from lalign.records.parsing import Record
 from lalign.results import Failure, Result
-from lalign.sweep import metrics
+from lalign.sweep.metrics import SweepMetrics
+from lalign.sweep.table import table
 
 
 class Sweep:
@@ -25,7 +25,7 @@ class Sweep:
     """
 
     def __init__(self, alignments: Sequence[Recipe], plotted: Path | None = None) -> None:
-        self.figures = metrics.SweepMetrics(alignments)
+        self.figures = SweepMetrics(alignments)
         self.plotted = plotted
         self.is_page = plotted is not None and plot.plot_format(plotted) == "html"
         self._prompts: dict[int, str] = {}
@@ -33,7 +33,7 @@ class Sweep:
 
     def hear_record(self, record: Record) -> None:
         """Remember a prompt for the page, while it has room."""
-        if self.is_page and len(self._prompts) < report.MOST_PROMPTS:
+        if self.is_page and len(self._prompts) < page.MOST_PROMPTS:
             turns = [f"{turn.role}: {turn.content}" for turn in record.messages]
             self._prompts[record.line] = record.messages[0].content if len(turns) == 1 else "\n\n".join(turns)
 
@@ -46,7 +46,7 @@ class Sweep:
 
     def table(self) -> Table:
         """One row a point, the knee marked."""
-        return metrics.table(self.figures.summaries())
+        return table(self.figures.summaries())
 
     def draw(self, title: str) -> None:
         """Write the plot. Raises `OutputError` where the file cannot be written."""
@@ -56,4 +56,4 @@ class Sweep:
             plot.plot_sweep(self.figures.summaries(), self.plotted)
             return
         shown = ((self._prompts[line], outcomes) for line, outcomes in sorted(self._outcomes.items()))
-        report.write_report(self.plotted, self.figures.summaries(), shown, title)
+        page.write_report(self.plotted, self.figures.summaries(), shown, title)

@@ -1,0 +1,70 @@
+"""The figures of a sweep as a table for a terminal, the knees marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from lalign.sweep.knee import KNEE_MARK, by_p, knees
+from lalign.sweep.metrics import PointSummary
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table: its heading, its unit, and what it shows of a point."""
+
+    heading: str
+    unit: str
+    cell: Callable[[PointSummary], str]
+
+
+COLUMNS = (
+    Column("p", "", lambda point: f"{point.alignment.point.get('p', math.nan):g}"),
+    Column("ratio", "", lambda point: f"{point.alignment.ratio:g}"),
+    Column("length", "tokens", lambda point: f"{point.length.mean:.1f}"),
+    Column("KL", "nats", lambda point: f"{point.kl.mean:.3f}"),
+    Column("KL max", "nats", lambda point: f"{point.kl_max:.2f}"),
+    Column("flipped", "%", lambda point: f"{100 * point.flipped.mean:.1f}"),
+    Column("dist-2", "%", lambda point: f"{100 * point.distinct_2.mean:.1f}"),
+    Column("rep-4", "%", lambda point: f"{100 * point.repeated_4gram.mean:.1f}"),
+    Column("lp base", "nats", lambda point: f"{point.logprob_base.mean:.2f}"),
+    Column("lp princ", "nats", lambda point: f"{point.logprob_principle.mean:.2f}"),
+)
+FAILED = Column("failed", "", lambda point: str(point.failures))
+
+
+def columns(summaries: Sequence[PointSummary]) -> tuple[Column, ...]:
+    """What the table shows; how many prompts failed only where some have."""
+    return (*COLUMNS, FAILED) if any(point.failures for point in summaries) else COLUMNS
+
+
+def legend(summaries: Sequence[PointSummary]) -> str:
+    """What the table's mark and headings mean, and where the sweep has not gone far enough to show a knee."""
+    lines = [
+        "KL, lp: per token, lp the log-probability under the base and the",
+        "principled model; dist-2: distinct bigrams; rep-4: repeated 4-grams.",
+    ]
+    marked = knees(summaries)
+    if marked:
+        lines.append(f"{KNEE_MARK} knee: the last point before dist-2 or rep-4 leaves the range")
+        lines.append("of the smallest ratio.")
+    groups = by_p(summaries)
+    if open_ended := [f"{p:g}" for p, point in marked.items() if point is groups[p][-1]]:
+        lines.append(f"p = {', '.join(open_ended)}: no ratio tried leaves it; the knee may lie higher.")
+    return "\n".join(lines)
+
+
+def table(summaries: Sequence[PointSummary]) -> Table:
+    """One row a point, in the order given, and the legend below; within 80 columns."""
+    marked = {point.alignment for point in knees(summaries).values()}
+    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, caption=legend(summaries), caption_justify="left")
+    for column in columns(summaries):
+        shown.add_column(f"{column.heading}\n{column.unit}", justify="right")
+    shown.add_column("\n")
+    for point in summaries:
+        cells = [column.cell(point) for column in columns(summaries)]
+        shown.add_row(*cells, KNEE_MARK if point.alignment in marked else "")
+    return shown
