@@ -29,6 +29,8 @@ from transformers import (
     Qwen2Config,
 )
 
+from lalign.aligner import Aligner
+from lalign.engine.torch_backend import TorchBackend
 from lalign.method.aligned import Aligned
 from lalign.method.recipe import Recipe
 from lalign.models.loading import LoadedModel, ModelOptions, load
@@ -76,6 +78,12 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
 
 TinyModel = Callable[..., Any]
 TinyTokenizer = Callable[..., PreTrainedTokenizerFast]
+
+
+def model_of(aligner: Aligner) -> Any:
+    """The model that an aligner runs, to be watched or made to fail."""
+    assert isinstance(aligner.backend, TorchBackend)
+    return aligner.backend.loaded.model
 
 
 def align(base: Tensor, principled: Tensor, ratio: Tensor, settings: Recipe) -> Aligned:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from conftest import SAMPLES, TinyModel, TinyTokenizer
+from conftest import SAMPLES, TinyModel, TinyTokenizer, model_of
 
 from lalign import Aligner, Alignment, Execution, OptionError, Sampling
+from lalign.aligner import Prompt
 from lalign.engine.torch_backend import TorchBackend
 from lalign.models.loading import LoadedModel
 from lalign.records.parsing import Message, Record
@@ -59,7 +60,7 @@ def test_answers_come_in_the_order_of_the_prompts_and_are_the_same_whatever_the_
 
 
 def test_prompts_may_be_strings_records_of_any_form_or_parsed(aligner: Aligner) -> None:
-    given = [
+    given: list[Prompt] = [
         "Why?",
         {"prompt": "Why?", "id": "b"},
         {"messages": [{"role": "user", "content": "Why?"}]},
@@ -133,6 +134,7 @@ def test_endless_input_is_read_as_needed(aligner: Aligner) -> None:
     answers = aligner.generate(endless(), principle=KIND, sampling=SHORT, execution=Execution(batch_size=2))
     assert [next(answers).line for _ in range(10)] == list(range(1, 11))
     assert read <= 10 + 2 + 2 * (4 * 2) + 1  # answered, in flight, and twice a window of four batches
+    assert isinstance(answers, Generator)
     answers.close()
 
 
@@ -182,8 +184,7 @@ def test_an_option_out_of_range_is_told_before_anything_is_read(
     aligner: Aligner, options: dict[str, Any], error: type[Exception]
 ) -> None:
     def unread() -> Iterator[str]:
-        raise AssertionError("was read")
-        yield ""
+        yield pytest.fail("was read")
 
     with pytest.raises(error):
         aligner.generate(unread(), **{"principle": KIND, **options})
@@ -194,7 +195,7 @@ def test_options_by_name_go_over_the_sampling_and_the_recipe(aligner: Aligner) -
         ["Why?"], principle=KIND, recipe="released", sampling=SHORT, ratio=1.5, max_new_tokens=2
     )
     assert isinstance(result, Result)
-    assert (result.alignment.anchor, result.alignment.ratio) == ("principle", 1.5)
+    assert result.alignment == Alignment(recipe="released", anchor="principle", ratio=1.5)
     assert result.usage.completion_tokens == 2
 
 
@@ -295,7 +296,7 @@ def test_running_out_of_memory_fails_what_cannot_be_run_alone(aligner: Aligner) 
         if kwargs["input_ids"].shape[1] > 150:
             raise torch.OutOfMemoryError("no memory for this prompt")
 
-    hook = aligner.backend.loaded.model.register_forward_pre_hook(limited, with_kwargs=True)
+    hook = model_of(aligner).register_forward_pre_hook(limited, with_kwargs=True)
     try:
         given.insert(3, "~" * 300)
         outcomes = told(aligner.generate(given, principle=KIND, sampling=SHORT, execution=Execution(batch_size=4)))

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -123,7 +123,7 @@ def command_table() -> list[str]:
     rows = []
     for name, command in COMMANDS.items():
         kinds = get_type_hints(command.__wrapped__).values()  # type: ignore[attr-defined]
-        taken = {sections[kind] for kind in kinds if is_dataclass(kind)}
+        taken = {sections[kind] for kind in kinds if kind in sections}
         rows.append(f"| `lalign {name}` | {', '.join(section for section in SECTIONS if section in taken)} |")
     return rows
 

@@ -158,7 +158,7 @@ def test_what_is_given_by_hand_overrides_the_recipe_and_nothing_else_does(recipe
 
 
 def test_what_is_given_is_checked_together_with_the_recipe() -> None:
-    assert recipe_of("released", p=1).p == 1
+    assert recipe_of("released", p=1) == Alignment(recipe="released", anchor="principle", ratio=2.0, p=1)
     with pytest.raises(OptionError, match=r"^p: must be a number above 1"):
         recipe_of("paper", p=1)
 

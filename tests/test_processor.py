@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lalign import Aligner, Alignment, AlignmentLogitsProcessor
 from lalign.engine.torch_backend import TorchBackend
+from lalign.method.recipe import Recipe
 from lalign.method.recipes import recipe_of
 from lalign.method.update import restrict_to_nucleus
 from lalign.models.loading import LoadedModel
@@ -64,14 +65,14 @@ def twins(tokenizer: Any, prompts: Sequence[str], principle: str) -> tuple[list[
     return base, [template.token_ids(conversation, principle) for conversation in conversations]
 
 
-def processor(model: Any, base: Batch, settings: Alignment | None = None) -> AlignmentLogitsProcessor:
+def processor(model: Any, base: Batch, settings: Recipe | None = None) -> AlignmentLogitsProcessor:
     return AlignmentLogitsProcessor(
         model, base["input_ids"], alignment=settings, base_attention_mask=base["attention_mask"]
     )
 
 
 def generate(
-    model: Any, base: Batch, principled: Batch, settings: Alignment | None, max_new_tokens: int, **options: Any
+    model: Any, base: Batch, principled: Batch, settings: Recipe | None, max_new_tokens: int, **options: Any
 ) -> Any:
     options = {"do_sample": False, **options}
     processors = [processor(model, base, settings)]

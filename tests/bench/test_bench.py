@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -42,7 +43,7 @@ def measurement(seconds: float, streams: tuple[tuple[int, ...], ...] = ((1, 2), 
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_folder) -> LoadedModel:
+def tiny(tiny_folder: Path) -> LoadedModel:
     return load(ModelOptions(name=str(tiny_folder), reorder=False))
 
 

@@ -20,8 +20,8 @@ from conftest import SAMPLES, Finished, Lalign, Pipe
 
 import lalign as package
 from lalign.cli import commands as cli
+from lalign.cli import invocation
 from lalign.cli.arguments import AlignmentArguments, ModelArguments, OutputArguments, RunArguments, SamplingArguments
-from lalign.cli.commands import invocation
 
 PROGRAM = [sys.executable, "-m", "lalign"]
 PROMPTS = [{"id": f"n{number}", "prompt": f"{number} and {number}?"} for number in range(1, 7)]

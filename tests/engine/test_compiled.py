@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import TinyModel
 
 from lalign.engine.compiled import CompiledForward
 from lalign.engine.engine import Engine
@@ -38,18 +39,18 @@ def answers(engine: Engine) -> dict[int, list[int]]:
     return {end.sequence.request.key: end.sequence.tokens for ended in engine.run(source) for end in ended}
 
 
-def test_compiled_steps_give_the_tokens_of_plain_ones(tiny_model) -> None:
+def test_compiled_steps_give_the_tokens_of_plain_ones(tiny_model: TinyModel) -> None:
     model = tiny_model("llama")
     plain = answers(Engine(Forward(model), frozenset(), 2, "none"))
     assert answers(Engine(CompiledForward(model), frozenset(), 2, "none")) == plain
 
 
-def test_a_model_whose_masks_change_shape_is_refused(tiny_model) -> None:
+def test_a_model_whose_masks_change_shape_is_refused(tiny_model: TinyModel) -> None:
     with pytest.raises(OptionError, match="compile: does not go with"):
         Engine(CompiledForward(tiny_model("gemma3")), frozenset(), 2, "none")
 
 
-def test_a_model_with_reordered_weights_is_refused(tiny_model) -> None:
+def test_a_model_with_reordered_weights_is_refused(tiny_model: TinyModel) -> None:
     model = tiny_model("llama")
     reorder_linears(model)
     with pytest.raises(OptionError, match="reorder=False"):

@@ -49,8 +49,10 @@ def logits_after(model: Any, ids: list[int]) -> Tensor:
 def step_of(shift: Tensor, settings: Alignment) -> Tensor:
     direction = shift.sign() * shift.abs() ** (1 / (settings.p - 1))
     if settings.scale == "absolute":
-        return settings.ratio * direction / shift.norm() ** (1 / (settings.p - 1))
-    return settings.ratio * shift.norm() * direction / direction.norm()
+        step: Tensor = settings.ratio * direction / shift.norm() ** (1 / (settings.p - 1))
+    else:
+        step = settings.ratio * shift.norm() * direction / direction.norm()
+    return step
 
 
 def nucleus(principled: Tensor, settings: Alignment) -> set[int]:
@@ -107,6 +109,7 @@ class Answer:
 
 def plain(model: Any, request: Request, point: Point, stop_ids: frozenset[int] = STOP_IDS) -> Answer:
     settings, sampling = point.alignment, point.sampling
+    assert isinstance(settings, Alignment)
     stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence(point.seed))).random(sampling.max_new_tokens)
     tokens: list[int] = []
     steps: list[list[float]] = []
@@ -401,7 +404,7 @@ def test_another_seed_gives_other_tokens(llama: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [{"top_p": 0.7}, {"min_p": 0.1}, {"repetition_penalty": 1.5}])
-def test_other_sampling_settings_do_not_depend_on_the_batch_either(llama: Any, options: dict[str, float]) -> None:
+def test_other_sampling_settings_do_not_depend_on_the_batch_either(llama: Any, options: dict[str, Any]) -> None:
     sampling = Sampling(temperature=0.8, **options)
     job = [request(number, 3 * number + 1, ALIGNED, BARE, new=5 + number, sampling=sampling) for number in range(4)]
     alone = outcome(answers(engine_for(llama, job, 1), job))
@@ -534,7 +537,12 @@ def test_responses_that_had_ended_are_not_given_twice(llama: Any) -> None:
     )
     job = [several, request(0, 3, ALIGNED, new=12)]
     passes = []
-    with failing(llama, lambda number, _: bool(passes.append(number)) or number == 6):
+
+    def fails(number: int, _: object) -> bool:
+        passes.append(number)
+        return number == 6
+
+    with failing(llama, fails):
         engine = Engine(Forward(llama), frozenset(), 4, "none", points=4)
         found = outcome(answers(engine, job))
     assert len(passes) > 10
@@ -564,7 +572,8 @@ def test_a_row_whose_logits_turn_nan_ends_alone(tiny_model: TinyModel, kind: str
     assert 0 < len(struck) < len(job) - 2
     model = poisoned(tiny_model, kind, poison)
     assert not any(poison in ids for each in job for ids in (each.base, *each.principled))
-    for statistics, prefixes in (("none", []), ("steps", []), ("none", [PRINCIPLE])):
+    ways: list[tuple[Statistics, list[list[int]]]] = [("none", []), ("steps", []), ("none", [PRINCIPLE])]
+    for statistics, prefixes in ways:
         engine = engine_for(model, job, batch_size, statistics)
         for prefix in prefixes:
             engine.prefixes.append(engine.forward.prefix(prefix))
@@ -592,7 +601,7 @@ def test_a_prompt_whose_logits_are_nan_fails_at_its_first_token(
         token for token in range(VOCABULARY) if token not in used.union(*(ids for ids, _ in healthy.values()))
     )
     damaged = [5, poison, 6]
-    job[2] = replace(job[2], **{twin: damaged if twin == "base" else (damaged,)})
+    job[2] = replace(job[2], base=damaged) if twin == "base" else replace(job[2], principled=(damaged,))
     found = outcome(answers(engine_for(poisoned(tiny_model, kind, poison), job, 5), job))
     tokens, reason = found.pop((2, 0))
     healthy.pop((2, 0))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import align
+from conftest import align, model_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
@@ -29,6 +29,7 @@ from lalign.evaluation.scoring import EvaluationOptions, Score, Scoring, letter_
 from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel
 from lalign.options import Execution
+from lalign.records.parsing import Message
 from lalign.records.prompts import PromptTemplate
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -37,7 +38,8 @@ BASE, PROMPT, ALIGNED = Alignment(ratio=0), Alignment(ratio=1), Alignment(ratio=
 SCORINGS: tuple[Scoring, ...] = ("logit", "letter")
 
 # Logits by token; all others are 0.
-Rule = Callable[[str], dict[str, float]]
+Logits = Mapping[str, float]
+Rule = Callable[[str], Logits]
 
 
 class ScriptedModel(nn.Module):
@@ -63,10 +65,10 @@ class ScriptedModel(nn.Module):
         return SimpleNamespace(logits=logits)
 
 
-def choosing(of: Callable[[str | None], dict[str, float]]) -> Rule:
+def choosing(of: Callable[[str | None], Logits]) -> Rule:
     """A rule that writes one token: `of(letter)`, the letter of the answer for the user, None where none is named."""
 
-    def rule(text: str) -> dict[str, float]:
+    def rule(text: str) -> Logits:
         shown, _, written = text.partition("<|im_start|>assistant\n")
         if written:
             return {"<eos>": 9}
@@ -185,7 +187,7 @@ def test_the_base_twin_of_a_question_in_one_order_runs_once_for_all_its_users(
     points = [Alignment(ratio=ratio) for ratio in range(10)]
     assert len(list(score_items(aligner, make_items(animals(5)), points))) == 20
     prefixes = 2  # of the base twins, and of the principled ones
-    assert aligner.backend.loaded.model.rows == 5 * (1 + 4) + prefixes
+    assert model_of(aligner).rows == 5 * (1 + 4) + prefixes
 
 
 @pytest.mark.parametrize("scoring", SCORINGS)
@@ -212,7 +214,7 @@ def test_choices_are_those_of_stock_forward_passes(
     letters = letter_tokens(prompts)[:4]
 
     def logits(item: Item, principle: str | None) -> Tensor:
-        (message,) = [SimpleNamespace(role="user", content=item.prompt)]
+        message = Message("user", item.prompt)
         with torch.inference_mode():
             stock: Tensor = model(torch.tensor([prompts.token_ids([message], principle)])).logits[:, -1]
         return stock

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -172,13 +173,9 @@ def test_pieces_have_the_text_that_their_tokens_wrote(tokens: list[str], respons
 def test_tokens_of_one_character_are_shown_as_one(tmp_path: Path) -> None:
     answer = result(POINTS[2], ["\ufffd", "\ufffd", "!"], flips=[1])
     answer.steps["kl_aligned_base"][:] = [0.25, 2.0, 0.125]  # type: ignore[index]
-    sheets = [("Hello?", [Result(**{**fields(answer), "response": "é!"})])]
+    sheets = [("Hello?", [replace(answer, response="é!")])]
     spans = json.loads(Elements(page(tmp_path / "a.html", sheets)).json)["prompts"][0]["outcomes"][0]["spans"]
     assert spans == [["é", 2.0, -2.5, -1.5, 1], ["!", 0.125, -1.25, -0.75, 0]]
-
-
-def fields(answer: Result) -> dict[str, object]:
-    return {name: getattr(answer, name) for name in answer.__dataclass_fields__}
 
 
 def test_a_long_sweep_shows_its_first_prompts_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +190,7 @@ def test_a_long_sweep_shows_its_first_prompts_and_says_so(tmp_path: Path, monkey
 
 
 def test_a_result_without_steps_is_an_error(tmp_path: Path) -> None:
-    bare = Result(**{**fields(result(POINTS[0], ["Hi"])), "steps": None})  # type: ignore[arg-type]
+    bare = replace(result(POINTS[0], ["Hi"]), steps=None)
     with pytest.raises(ValueError, match="steps"):
         page(tmp_path / "a.html", [("Hello?", [bare])])
 

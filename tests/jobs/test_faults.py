@@ -123,7 +123,7 @@ class TestKills:
     def test_terminated_and_resumed_with_the_command_it_names_until_it_is_done(
         self, lalign: Lalign, uninterrupted: bytes, output: Path
     ) -> None:
-        arguments = ["generate", *lalign.tiny, *OPTIONS, *FILES]
+        arguments: list[Any] = ["generate", *lalign.tiny, *OPTIONS, *FILES]
         terminated = 0
         for moment in sorted(self.moments(seed=2)):
             status, errors = self.kill(lalign, arguments, output, signal.SIGTERM, moment)
@@ -162,7 +162,13 @@ class TestKills:
             stdout.writer.close()
             job.until(lambda: waiting(stdout.reader) == room)
             job.send(signal.SIGINT)
-            job.until(lambda: is_left(stdout.reader) or job.send(signal.SIGINT))
+
+            def is_left_or_interrupted_again() -> bool:
+                if not (left := is_left(stdout.reader)):
+                    job.send(signal.SIGINT)
+                return left
+
+            job.until(is_left_or_interrupted_again)
             assert job.end() == (130, "")
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -274,7 +280,7 @@ class TestInput:
     @pytest.mark.parametrize("suffix", [".gz", ".zst"])
     def test_one_that_was_cut_short(self, lalign: Lalign, uninterrupted: bytes, output: Path, suffix: str) -> None:
         """All before the cut is answered; once the rest is there the job goes on."""
-        whole = {".gz": gzip.compress, ".zst": zstd.compress}[suffix](prompts(LINES))
+        whole = gzip.compress(prompts(LINES)) if suffix == ".gz" else zstd.compress(prompts(LINES))
         source = output.with_name(f"in.jsonl{suffix}")
         source.write_bytes(whole[: len(whole) // 2])
         arguments = (*OPTIONS, source.name, "-o", "out.jsonl", "--quiet")

@@ -38,7 +38,8 @@ class Killed(Exception):
 
 def record(line: int, item: int = 0, *, failed: bool = False) -> bytes:
     content: dict[str, Any] = {"id": line, "line": line, "item": item}
-    return orjson.dumps(content | ({"error": {}} if failed else {"response": "é" * line})) + b"\n"
+    content["error" if failed else "response"] = {} if failed else "é" * line
+    return orjson.dumps(content) + b"\n"
 
 
 def lines(*numbers: int, items: int = 1, failed: tuple[int, ...] = ()) -> Lines:
@@ -153,7 +154,8 @@ class TestOpening:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "file").touch()
         (tmp_path / "folder").mkdir()
-        for option in ({}, {"overwrite": True}, {"resume": True}):
+        options: tuple[dict[str, Any], ...] = {}, {"overwrite": True}, {"resume": True}
+        for option in options:
             with pytest.raises(OutputError, match=problem):
                 open_journal(path, **option)
         assert names(tmp_path) == ["file", "folder"]
@@ -191,7 +193,7 @@ class TestOpening:
             ({"force": True}, "force: only goes with resume"),
         ],
     )
-    def test_options_that_do_not_go_together(self, output: Path, options: dict[str, bool], message: str) -> None:
+    def test_options_that_do_not_go_together(self, output: Path, options: dict[str, Any], message: str) -> None:
         with pytest.raises(OptionError, match=message):
             open_journal(output, **options)
 
@@ -214,7 +216,7 @@ class TestLock:
         with open_journal(output) as journal:
             answer(journal, lines(1))
             with pytest.raises(OutputError, match=r"out\.jsonl: is being written by another lalign job$"):
-                open_journal(output, **{option: True})
+                open_journal(output, overwrite=option == "overwrite", resume=option == "resume")
             journal.write(record(2), line=2)
         assert output.read_bytes() == whole(lines(1, 2))
 

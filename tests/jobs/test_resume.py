@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -13,7 +14,7 @@ from lalign.jobs.resume import SEAL, Resumed, merge_redone, redone_path, scan
 
 
 def record(line: int, item: int = 0, *, failed: bool = False, text: str = "é") -> bytes:
-    content = {"id": line, "line": line, "item": item}
+    content: dict[str, Any] = {"id": line, "line": line, "item": item}
     content |= {"error": {"type": "out_of_memory", "message": ""}} if failed else {"response": text}
     return orjson.dumps(content) + b"\n"
 

@@ -20,6 +20,7 @@ from lalign.engine.batch import Batch, Group
 from lalign.engine.decoding import choose
 from lalign.engine.interface import Point, Request, Sequence
 from lalign.method.linear_alignment import Alignment, Scale
+from lalign.method.recipe import Recipe
 from lalign.method.recipes import recipe_of
 from lalign.method.update import (
     KL_TOLERANCE,
@@ -260,7 +261,7 @@ def reference(base: Vector, principled: Vector, recipe: str, ratio: float) -> Ve
     return aligned
 
 
-def answers(base: Tensor, principled: Tensor, options: Alignment, sampling: Sampling, runs: int = 1) -> list[int]:
+def answers(base: Tensor, principled: Tensor, options: Recipe, sampling: Sampling, runs: int = 1) -> list[int]:
     """The tokens that `runs` sequences of different seeds take after the same pair of logits."""
     sequences = [
         Sequence(Request(None, [0], ([1],), (1.0,), ()), Point(options, sampling, seed=(seed,))) for seed in range(runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_each_version_of_what_converts_is_a_conversion_of_its_own(
     source = gguf_file(tmp_path / "a.gguf")
     folders = set()
     for version in ("1.0", "1.1"):
-        monkeypatch.setattr(conversion.importlib.metadata, "version", lambda name, version=version: version)
+        monkeypatch.setattr(importlib.metadata, "version", lambda name, version=version: version)
         folders.add(converted(source, torch.float32))
     assert len(folders) == 2
 

@@ -71,7 +71,8 @@ def refusal(folder: Path | str | None, **options: Any) -> str:
 def test_a_folder_is_loaded_as_transformers_saved_it(folder: Path, tiny_model: TinyModel) -> None:
     loaded = load(ModelOptions(name=str(folder)))
     assert (loaded.name, loaded.location) == (str(folder), str(folder))
-    assert (loaded.stop_ids, loaded.context_length) == ({1}, 512)
+    assert loaded.stop_ids == {1}
+    assert loaded.context_length == 512
     assert loaded.model.dtype == torch.float32
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())

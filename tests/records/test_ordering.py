@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +15,7 @@ def outcome(position: int, place: int = 0) -> Failure:
     return Failure(f"{position}.{place}", position + 1, "not_finite", "a point of a record that failed")
 
 
-def names(outcomes: list[object]) -> list[object]:
+def names(outcomes: Sequence[object]) -> list[object]:
     return [outcome.id for outcome in outcomes if isinstance(outcome, Failure)]
 
 
@@ -52,11 +54,11 @@ def test_points_may_fail_one_by_one() -> None:
 @given(data=st.data(), count=st.integers(0, 12), points=st.integers(1, 3))
 def test_every_outcome_leaves_once_and_in_order(data: st.DataObject, count: int, points: int) -> None:
     failed = data.draw(st.sets(st.integers(0, max(count - 1, 0))))
-    whole = [(position, None) for position in range(count) if position in failed]
+    whole: list[tuple[int, int | None]] = [(position, None) for position in range(count) if position in failed]
     parts = [(position, place) for position in range(count) if position not in failed for place in range(points)]
     order = InOrder(points)
     left: list[object] = []
-    for position, place in data.draw(st.permutations(whole + parts)):
+    for position, place in data.draw(st.permutations([*whole, *parts])):
         if place is None:
             order.fail(position, outcome(position))
         else:

@@ -392,7 +392,7 @@ def test_numbers_beyond_64_bits_matter_only_where_they_are_read(number: str, kep
 
 
 def test_the_input_object_is_kept_only_when_asked_for() -> None:
-    line = {"prompt": "Hi", "other": [1, 2.5, None, True, "é", {"deep": [[[[]]]]}]}
+    line: dict[str, Any] = {"prompt": "Hi", "other": [1, 2.5, None, True, "é", {"deep": [[[[]]]]}]}
     assert record(line).raw is None
     assert record(line, keep=True).raw == line
 

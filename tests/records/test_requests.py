@@ -68,7 +68,7 @@ def test_options_go_over_the_recipe_and_the_sampling() -> None:
         KIND, "released", Sampling(temperature=0.5, top_k=3), {"ratio": 4, "temperature": 0.9, "p": None}
     )
     (aligned,) = settings.alignments
-    assert (aligned.recipe, aligned.anchor, aligned.ratio, aligned.p) == ("released", "principle", 4, 2)
+    assert aligned == Alignment(recipe="released", anchor="principle", ratio=4)
     assert (settings.sampling.temperature, settings.sampling.top_k) == (0.9, 3)
     assert settings.principles is KIND
 
@@ -100,8 +100,7 @@ def test_a_plain_record_takes_everything_from_the_job(build: Callable[..., Any],
 def test_a_records_own_options_prevail(build: Callable[..., Any]) -> None:
     options = {"ratio": 0.5, "p": 1.5, "temperature": 0.1, "top_p": 0.5, "top_k": 2, "max_new_tokens": 7, "seed": 11}
     (point,) = request_of(build(record(options=options))).points
-    assert (point.alignment.ratio, point.alignment.p) == (0.5, 1.5)
-    assert point.alignment.support == "principle"
+    assert point.alignment == Alignment(ratio=0.5, p=1.5)
     assert point.sampling == Sampling(temperature=0.1, top_p=0.5, top_k=2, max_new_tokens=7, seed=11)
     assert point.seed == (11,)  # wherever in the input the record stands
 
@@ -109,9 +108,9 @@ def test_a_records_own_options_prevail(build: Callable[..., Any]) -> None:
 def test_points_of_a_sweep_prevail_over_a_records_ratio_but_not_over_its_sampling(build: Callable[..., Any]) -> None:
     sweep = Settings(KIND, (Alignment(ratio=1), Alignment(ratio=4, p=3)), Sampling(), sweep=True)
     request = request_of(build(record(options={"ratio": 9.0, "temperature": 0.4}), sweep))
-    assert [(point.alignment.ratio, point.alignment.p, point.place) for point in request.points] == [
-        (1, 2, 0),
-        (4, 3, 1),
+    assert [(point.alignment, point.place) for point in request.points] == [
+        (Alignment(ratio=1), 0),
+        (Alignment(ratio=4, p=3), 1),
     ]
     assert {point.sampling.temperature for point in request.points} == {0.4}
     assert len({point.seed for point in request.points}) == 1

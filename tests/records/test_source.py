@@ -34,7 +34,7 @@ def lines_of(data: bytes) -> list[tuple[int, bytes]]:
 
 def lines_before_error(lines: Iterator[RawLine]) -> tuple[list[bytes], str]:
     """What was yielded before reading failed, and the error's text."""
-    read = []
+    read: list[bytes] = []
     with pytest.raises(InputError) as failure:
         read.extend(line.data for line in lines)
     return read, str(failure.value)

@@ -117,13 +117,13 @@ def test_infinity_is_an_item_only_where_allowed() -> None:
 def test_a_sweep_runs_through_the_ratios_of_each_p_in_turn() -> None:
     base = Alignment(support="none")
     points = sweep_points(base, (0.0, 3.0), (2.0, math.inf))
-    assert [(point.p, point.ratio) for point in points] == [(2, 0), (2, 3), (math.inf, 0), (math.inf, 3)]
+    assert [(point.norm, point.ratio) for point in points] == [(2, 0), (2, 3), (math.inf, 0), (math.inf, 3)]
     assert {point.support for point in points} == {"none"}
 
 
 def test_what_is_not_swept_stays_as_it_is() -> None:
     base = Alignment(ratio=1.5, p=4.0)
-    assert [point.p for point in sweep_points(base, (0.0, 1.0), ())] == [4, 4]
+    assert [point.norm for point in sweep_points(base, (0.0, 1.0), ())] == [4, 4]
     assert [point.ratio for point in sweep_points(base, (), (1.0, 2.0))] == [1.5, 1.5]
 
 
