@@ -30,3 +30,8 @@ class InputError(LalignError):
 
 class OutputError(LalignError):
     """The output cannot be written, or must not be (it exists, is locked, or belongs to another run)."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line: its first that is not empty, else the error's kind."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

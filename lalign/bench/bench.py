@@ -78,7 +78,7 @@ class Side:
 
 
 def _serve(connection: Connection, model: ModelOptions, work: Work, peer: bool) -> None:
-    from lalign.cli.terminal import silence_libraries
+    from lalign.models.quiet import silence_libraries
 
     silence_libraries()
     try:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lalign.cli.arguments import AlignmentArguments, ModelArguments, RunArguments, SamplingArguments
-from lalign.cli.terminal import silence_libraries
 from lalign.errors import OptionError
 from lalign.method.linear_alignment import Alignment
+from lalign.models.quiet import silence_libraries
 from lalign.options import Execution, Sampling, Statistics
 from lalign.sweep.ranges import parse_range
 

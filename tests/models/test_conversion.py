@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCABULARY, TinyTokenizer
+from filelock import FileLock
+from transformers import AutoModelForCausalLM
 
+from lalign.errors import ModelError
 from lalign.models import conversion
 from lalign.models.conversion import cache_folder, converted, file_digest
 from lalign.models.loading import ModelOptions, load
@@ -37,6 +41,15 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(conversion, "_convert", convert)
     return written
+
+
+def refusal(path: Path) -> str:
+    """The one line that a model is refused with."""
+    with pytest.raises(ModelError) as raised:
+        load(ModelOptions(name=str(path)))
+    message = str(raised.value)
+    assert len(message.splitlines()) == 1
+    return message
 
 
 def gguf_file(path: Path, content: bytes = b"weights") -> Path:
@@ -109,7 +122,7 @@ def test_an_interrupted_conversion_leaves_nothing(
     assert finished(cache) == []
 
 
-def test_what_a_killed_conversion_left_is_not_taken_for_a_model(
+def test_what_a_killed_conversion_left_is_removed_and_not_taken_for_a_model(
     tmp_path: Path, cache: Path, conversions: list[Path]
 ) -> None:
     source = gguf_file(tmp_path / "a.gguf")
@@ -117,7 +130,55 @@ def test_what_a_killed_conversion_left_is_not_taken_for_a_model(
     folder.rename(conversions[0])  # as if the process had ended before the rename
     assert converted(source, torch.float32) == folder
     assert len(conversions) == 2
-    assert (folder / "model.safetensors").exists()
+    assert finished(cache) == [folder.name]
+
+
+def test_what_a_killed_conversion_of_another_file_left_is_removed_too(
+    tmp_path: Path, cache: Path, conversions: list[Path]
+) -> None:
+    converted(gguf_file(tmp_path / "a.gguf"), torch.float32).rename(conversions[0])
+    folder = converted(gguf_file(tmp_path / "b.gguf", b"others"), torch.float32)
+    assert finished(cache) == [folder.name]
+
+
+def test_a_conversion_that_is_running_and_folders_of_others_are_let_be(
+    tmp_path: Path, cache: Path, conversions: list[Path]
+) -> None:
+    folder = converted(gguf_file(tmp_path / "a.gguf"), torch.float32)
+    folder.rename(conversions[0])
+    (cache / "notes.of.mine").mkdir()
+    with FileLock(f"{folder}.lock"):
+        other = converted(gguf_file(tmp_path / "b.gguf", b"others"), torch.float32)
+    assert finished(cache) == sorted([conversions[0].name, other.name, "notes.of.mine"])
+
+
+def torn(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"w")
+
+
+def lost(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def unfinished(folder: Path) -> None:
+    (folder / conversion.CONTENTS).unlink()
+
+
+def emptied(folder: Path) -> None:
+    (folder / conversion.CONTENTS).write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [torn, lost, unfinished, emptied])
+def test_a_damaged_conversion_is_made_anew(
+    tmp_path: Path, cache: Path, conversions: list[Path], damage: Callable[[Path], None]
+) -> None:
+    source = gguf_file(tmp_path / "a.gguf")
+    folder = converted(source, torch.float32)
+    damage(folder)
+    assert converted(source, torch.float32) == folder
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    converted(source, torch.float32)
+    assert len(conversions) == 2
 
 
 def test_a_conversion_that_another_process_has_just_finished_is_taken(
@@ -130,8 +191,8 @@ def test_a_conversion_that_another_process_has_just_finished_is_taken(
     class Lock:
         """Is waited for until the other process has renamed its folder."""
 
-        def __init__(self, path: str) -> None:
-            assert path == f"{folder}.lock"
+        def __init__(self, path: str, timeout: float) -> None:
+            assert (path, timeout) == (f"{folder}.lock", -1)
 
         def __enter__(self) -> None:
             (tmp_path / "kept").rename(folder)
@@ -163,8 +224,13 @@ def test_the_digest_is_sha_256(tmp_path: Path) -> None:
 HIDDEN, HEADS, LAYERS, FEED_FORWARD = 32, 4, 1, 64
 
 
-def write_tiny_llama(path: Path, tokenizer: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """A llama of one layer, as llama.cpp would write it. Gives its tensors by their names in the file."""
+def write_tiny_llama(
+    path: Path, tokenizer: Any, *, without: Container[str] = (), parts: int | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """A llama of one layer, as llama.cpp would write it, `without` some tensors or as the first of several parts.
+
+    Gives its tensors by their names in the file.
+    """
     random = np.random.default_rng(0)
     shapes = {
         "token_embd.weight": (VOCABULARY, HIDDEN),
@@ -178,7 +244,10 @@ def write_tiny_llama(path: Path, tokenizer: Any) -> dict[str, np.ndarray[Any, An
         **{f"blk.0.attn_{name}.weight": (HIDDEN, HIDDEN) for name in ("q", "k", "v", "output")},
     }
     tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in without}
     writer = gguf.GGUFWriter(path, "llama")
+    if parts is not None:
+        writer.add_uint16(gguf.Keys.Split.LLM_KV_SPLIT_COUNT, parts)
     writer.add_context_length(128)
     writer.add_embedding_length(HIDDEN)
     writer.add_block_count(LAYERS)
@@ -233,3 +302,75 @@ def test_a_gguf_becomes_a_model_with_its_weights_tokens_and_template(
     assert loaded.tokenizer.chat_template == tokenizer.chat_template
     assert loaded.stop_ids == {1}
     assert loaded.context_length == 128
+
+
+TENSORS = (
+    *("token_embd.weight", "output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"),
+    *(f"blk.0.ffn_{name}.weight" for name in ("gate", "up", "down")),
+    *(f"blk.0.attn_{name}.weight" for name in ("q", "k", "v", "output")),
+)
+
+
+@pytest.mark.parametrize("tensor", TENSORS)
+def test_a_gguf_that_lacks_a_tensor_is_refused_by_its_name(
+    tmp_path: Path, cache: Path, tiny_tokenizer: TinyTokenizer, tensor: str
+) -> None:
+    source = tmp_path / "tiny.gguf"
+    write_tiny_llama(source, tiny_tokenizer("chatml"), without=[tensor])
+    assert refusal(source) == f"{source}: lacks 1 of the model's tensors, such as {tensor}"
+    assert finished(cache) == []
+
+
+def test_a_gguf_without_an_output_matrix_takes_the_embedding_as_llama_cpp_does(
+    tmp_path: Path, cache: Path, tiny_tokenizer: TinyTokenizer
+) -> None:
+    source = tmp_path / "tiny.gguf"
+    tensors = write_tiny_llama(source, tiny_tokenizer("chatml"), without=["output.weight"])
+    head = load(ModelOptions(name=str(source), reorder=False)).model.lm_head.weight
+    np.testing.assert_array_equal(head.numpy(), tensors["token_embd.weight"])
+
+
+def test_a_gguf_of_a_vocabulary_alone_is_refused_before_a_model_is_made(
+    tmp_path: Path, cache: Path, tiny_tokenizer: TinyTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "vocabulary.gguf"
+    write_tiny_llama(source, tiny_tokenizer("chatml"), without=[*TENSORS, "output.weight"])
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    assert refusal(source) == f"{source}: a vocabulary without weights is not a model"
+
+
+def test_one_part_of_a_gguf_is_refused_and_a_file_of_one_part_is_read(
+    tmp_path: Path, cache: Path, tiny_tokenizer: TinyTokenizer
+) -> None:
+    source = tmp_path / "tiny-00001-of-00003.gguf"
+    write_tiny_llama(source, tiny_tokenizer("chatml"), parts=3)
+    assert refusal(source).startswith(f"{source}: one of 3 parts; join them")
+    write_tiny_llama(source, tiny_tokenizer("chatml"), parts=1)
+    assert load(ModelOptions(name=str(source))).context_length == 128
+
+
+def test_a_gguf_is_found_by_a_suffix_in_capitals_and_by_its_folder(
+    tmp_path: Path, cache: Path, tiny_tokenizer: TinyTokenizer
+) -> None:
+    source = tmp_path / "models" / "TINY.GGUF"
+    source.parent.mkdir()
+    write_tiny_llama(source, tiny_tokenizer("chatml"))
+    by_name = load(ModelOptions(name=str(source)))
+    by_folder = load(ModelOptions(name=str(source.parent)))
+    assert by_name.location == by_folder.location
+    assert (by_name.name, by_folder.name) == (str(source), str(source.parent))
+    (source.parent / "other.gguf").touch()
+    assert refusal(source.parent).startswith(f"{source.parent}: holds 2 GGUF files; name one")
+
+
+def test_a_conversion_that_no_longer_loads_is_made_anew(
+    tmp_path: Path, cache: Path, tiny_tokenizer: TinyTokenizer
+) -> None:
+    source = tmp_path / "tiny.gguf"
+    write_tiny_llama(source, tiny_tokenizer("chatml"))
+    loaded = load(ModelOptions(name=str(source)))
+    before = loaded.fingerprint()
+    for file in ("model.safetensors", "config.json", "tokenizer.json"):
+        path = Path(loaded.location) / file
+        path.write_bytes(b"x" * path.stat().st_size)
+        assert load(ModelOptions(name=str(source))).fingerprint() == before

@@ -308,13 +308,3 @@ def test_the_default_is_the_gguf_of_the_package_which_is_not_imported(
         importlib.util, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(package)])
     )
     assert refusal(None).startswith(f"{package / 'tiny.gguf'}: not a GGUF model")
-
-
-def test_a_damaged_conversion_of_the_default_model_is_named_by_its_folder(
-    monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
-    (folder / "model.safetensors").write_bytes(b"junk")
-    monkeypatch.setattr(models, "converted", lambda path, dtype: folder)
-    monkeypatch.setattr(models, "_default_model", lambda: str(folder / "tokenizer.gguf"))
-    (folder / "tokenizer.gguf").touch()
-    assert refusal(None).startswith(f"{folder}: ")
