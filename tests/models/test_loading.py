@@ -28,7 +28,8 @@ from transformers import (
 from lalign.errors import ModelError, OptionError
 from lalign.models import loading as models
 from lalign.models.linear import ReorderedLinear, can_reorder
-from lalign.models.loading import DEFAULT_HUB_ID, LoadedModel, ModelOptions, load
+from lalign.models.loading import LoadedModel, ModelOptions, load
+from lalign.models.location import DEFAULT_HUB_ID
 
 Change = Callable[[Path], object]
 
