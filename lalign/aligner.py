@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lalign.backends import open_backend
 from lalign.engine.interface import Backend, Counters, Request
 from lalign.options import Execution, Sampling
 from lalign.records.lookahead import Lookahead
@@ -40,16 +41,15 @@ class Aligner:
         return self.backend.counters
 
     @classmethod
-    def from_pretrained(cls, name: str | None = None, **options: Any) -> Aligner:
+    def from_pretrained(cls, name: str | None = None, *, engine: str = "torch", **options: Any) -> Aligner:
         """Load a model: a hub id, a folder, a .gguf file, or None for the default one.
 
         `options` are the fields of `lalign.models.loading.ModelOptions`: device, dtype, device_map, allow_pickle,
         trust_remote_code. Raises `ModelError` or `OptionError`.
         """
-        from lalign.engine.torch_backend import TorchBackend
-        from lalign.models.loading import ModelOptions, load
+        from lalign.models.loading import ModelOptions
 
-        return cls(TorchBackend(load(ModelOptions(name=name, **options))))
+        return cls(open_backend(ModelOptions(name=name, **options), engine))
 
     def generate(
         self,

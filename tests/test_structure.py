@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"engine"},
     "records": {"engine", "method", "results"},
     "processor": {"method"},
-    "aligner": {"engine", "method", "models", "records", "results"},
+    "backends": {"engine", "models"},
+    "aligner": {"backends", "engine", "method", "models", "records", "results"},
     "jobs": {"aligner", "engine", "records", "results"},
     "sweep": {"method", "results"},
     "evaluation": {"aligner", "engine", "method", "records", "results"},
@@ -29,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"aligner", "engine", "method", "models", "records", "results"},
     "cli": {
         *("aligner", "bench", "engine", "evaluation", "figures", "jobs", "method", "models", "records", "results"),
-        "sweep",
+        *("backends", "sweep"),
     },
     "__init__": {"aligner", "method", "processor", "results"},
     "__main__": {"cli"},

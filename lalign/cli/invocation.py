@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 def model_options(model: ModelArguments, *, reorder: bool = True) -> ModelOptions:
     """The model to load. Raises `OptionError`."""
+    from lalign.backends import check_engine
     from lalign.models.loading import ModelOptions
 
+    check_engine(model.engine)
     silence_libraries()
     return ModelOptions(
         name=model.model,
@@ -39,10 +41,9 @@ def model_options(model: ModelArguments, *, reorder: bool = True) -> ModelOption
 def aligner(model: ModelArguments, *, compiled: bool = False) -> Aligner:
     """The model, loaded. Raises `ModelError`, `OptionError`."""
     from lalign.aligner import Aligner
-    from lalign.engine.torch_backend import TorchBackend
-    from lalign.models.loading import load
+    from lalign.backends import open_backend
 
-    return Aligner(TorchBackend(load(model_options(model, reorder=not compiled))))
+    return Aligner(open_backend(model_options(model, reorder=not compiled), model.engine))
 
 
 def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:

@@ -1,4 +1,4 @@
-"""The seam for engines: what is asked of one, and what it gives back (design section 10). Loads no torch."""
+"""The seam for engines: what is asked of one, and what it gives back (design section 9). Loads no torch."""
 
 from __future__ import annotations
 

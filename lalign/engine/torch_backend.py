@@ -1,4 +1,4 @@
-"""The engine of `--engine torch`: a transformers model in this process (design section 10)."""
+"""The engine of `--engine torch`: a transformers model in this process (design section 9)."""
 
 from __future__ import annotations
 

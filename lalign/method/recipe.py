@@ -1,4 +1,4 @@
-"""The seam for methods: what a recipe is, and what it makes of the logits of one step (design section 9).
+"""The seam for methods: what a recipe is, and what it makes of the logits of one step (design section 10).
 
 Importing a recipe loads no torch, so that options are checked, and recipes listed, before any model library is.
 """

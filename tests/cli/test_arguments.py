@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from lalign.backends import ENGINES
 from lalign.cli.arguments import (
     AlignmentArguments,
     ModelArguments,
@@ -62,6 +63,7 @@ class TestMirror:
         library = defaults(ModelOptions)
         given = defaults(ModelArguments)
         assert given.pop("model") is library.pop("name")
+        assert given.pop("engine") == ENGINES[0]
         assert given.items() <= library.items()
 
     def test_of_execution(self) -> None:

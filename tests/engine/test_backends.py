@@ -1,0 +1,191 @@
+"""What every engine must do: a whole job through it, whatever is in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from conftest import TinyModel, TinyTokenizer
+from scripted import ScriptedBackend
+
+from lalign.aligner import Aligner
+from lalign.engine.interface import Backend
+from lalign.engine.torch_backend import TorchBackend
+from lalign.jobs.job import Job, JobInput
+from lalign.jobs.journal import open_journal
+from lalign.jobs.signals import Interruption
+from lalign.method.linear_alignment import Alignment
+from lalign.method.recipes import recipe_of
+from lalign.models.loading import LoadedModel
+from lalign.options import Execution, Sampling
+from lalign.records.prompts import make_principles
+from lalign.records.requests import Settings
+from lalign.results import Failure, Result
+
+PRINCIPLE = "Be kind."
+STATISTICS = ("steps", "summary", "none")
+Open = Callable[[], Backend]
+
+
+@pytest.fixture(scope="module", params=["torch", "scripted"])
+def open_one(request: pytest.FixtureRequest, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> Open:
+    """Opens the engine anew at each call."""
+
+    def build() -> Backend:
+        tokenizer = tiny_tokenizer("chatml")
+        if request.param == "scripted":
+            return ScriptedBackend(tokenizer)
+        return TorchBackend(LoadedModel(tiny_model("llama"), tokenizer, "tiny", "tiny"))
+
+    return build
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Twelve lines, two of which cannot be answered."""
+    lines = [{"prompt": f"{'word ' * (number % 5)}{number}?"} for number in range(10)]
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"prompt": ""}\nnot json\n' + b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    return path
+
+
+def settings(*points: Alignment, **sampling: Any) -> Settings:
+    drawn = Sampling(**{"max_new_tokens": 6, **sampling})
+    return Settings(make_principles([PRINCIPLE]), points or (Alignment(ratio=2),), drawn, sweep=len(points) > 1)
+
+
+def run(backend: Backend, source: Path, output: Path, wanted: Settings, limit: int | None = None, **how: Any) -> Job:
+    execution = Execution(batch_size=4, statistics=how.pop("statistics", "none"))
+    with open_journal(output, **how) as journal:
+        job = Job(JobInput(source, limit=limit), wanted, journal, execution=execution)
+        aligner = Aligner(backend)
+        job.start(aligner)
+        job.run(aligner, Interruption())
+    return job
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in output.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("statistics", STATISTICS)
+def test_every_line_has_its_record_in_order(open_one: Open, source: Path, tmp_path: Path, statistics: str) -> None:
+    run(open_one(), source, tmp_path / "out.jsonl", settings(), statistics=statistics)
+    found = records(tmp_path / "out.jsonl")
+    assert [record["line"] for record in found] == list(range(1, 13))
+    assert ["error" in record for record in found] == [True] * 2 + [False] * 10
+    for record in found[2:]:
+        assert ("steps" in record) is (statistics == "steps")
+        assert ("summary" in record["alignment"]) is (statistics != "none")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_answer_is_the_same_alone(open_one: Open, source: Path, tmp_path: Path, temperature: float) -> None:
+    backend, wanted = open_one(), settings(temperature=temperature)
+    run(backend, source, tmp_path / "out.jsonl", wanted)
+    prompts = [orjson.loads(line)["prompt"] for line in source.read_bytes().splitlines()[2:]]
+    for line, (prompt, record) in enumerate(zip(prompts, records(tmp_path / "out.jsonl")[2:], strict=True), start=3):
+        (alone,) = Aligner(backend).generate(
+            [prompt], principle=PRINCIPLE, ratio=2, sampling=wanted.sampling, first_line=line
+        )
+        assert isinstance(alone, Result)
+        assert alone.response == record["response"]
+
+
+def test_the_points_of_a_sweep_say_what_separate_runs_say(open_one: Open, source: Path, tmp_path: Path) -> None:
+    points = (Alignment(ratio=0), Alignment(ratio=1), Alignment(ratio=3), Alignment(ratio=3, p=1.5))
+    run(open_one(), source, tmp_path / "sweep.jsonl", settings(*points))
+    swept = [record for record in records(tmp_path / "sweep.jsonl") if "error" not in record]
+    for place, point in enumerate(points):
+        output = tmp_path / f"{place}.jsonl"
+        run(open_one(), source, output, settings(point))
+        alone = [record["response"] for record in records(output) if "error" not in record]
+        assert [record["response"] for record in swept[place :: len(points)]] == alone
+
+
+@pytest.mark.parametrize("recipe", ["lalign", "paper", "released"])
+def test_every_recipe_runs(open_one: Open, source: Path, tmp_path: Path, recipe: str) -> None:
+    wanted = replace(settings(), alignments=(recipe_of(recipe),))
+    assert run(open_one(), source, tmp_path / "out.jsonl", wanted).tally.failures == 2
+
+
+def test_several_principles_and_a_contrast(open_one: Open) -> None:
+    outcomes = Aligner(open_one()).generate(
+        ["How?", "Why?"], principle=["Be kind.", "Be brief."], weights=[0.5, 2], contrast="Be rude.", max_new_tokens=4
+    )
+    assert all(isinstance(outcome, Result) for outcome in outcomes)
+
+
+def test_a_stop_string_ends_an_answer_before_it(open_one: Open) -> None:
+    aligner = Aligner(open_one())
+    (free,) = aligner.generate(["How?"], principle=PRINCIPLE, max_new_tokens=12)
+    assert isinstance(free, Result)
+    stop = free.response[3:5]
+    (stopped,) = aligner.generate(["How?"], principle=PRINCIPLE, max_new_tokens=12, stop=(stop,))
+    assert isinstance(stopped, Result)
+    assert stopped.finish_reason == "stop"
+    assert stopped.response == free.response[: free.response.index(stop)]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 11])
+def test_a_job_that_was_cut_is_resumed(open_one: Open, source: Path, tmp_path: Path, kept: int) -> None:
+    output = tmp_path / "out.jsonl"
+    run(open_one(), source, output, settings())
+    whole = output.read_bytes()
+    output.unlink()
+    run(open_one(), source, output, settings(), limit=kept) if kept else output.write_bytes(b"")
+    run(open_one(), source, output, settings(), resume=True)
+    assert output.read_bytes() == whole
+
+
+def test_a_source_that_waits_is_waited_for(open_one: Open) -> None:
+    """Each prompt is given only when the answer before it has come."""
+    asked: list[str] = []
+
+    def prompts() -> Iterator[str]:
+        for number in range(3):
+            asked.append(f"{number}?")
+            yield asked[-1]
+
+    outcomes = Aligner(open_one()).generate(prompts(), principle=PRINCIPLE, max_new_tokens=2)
+    assert sum(isinstance(outcome, Result) for outcome in outcomes) == 3
+
+
+def test_a_reader_that_leaves_ends_the_work(open_one: Open) -> None:
+    aligner = Aligner(open_one())
+    endless = ({"prompt": f"{number}?"} for number in iter(int, 1))
+    outcomes = aligner.generate(endless, principle=PRINCIPLE, max_new_tokens=2)
+    assert isinstance(next(outcomes), Result)
+    outcomes.close()  # type: ignore[attr-defined]
+    (after,) = aligner.generate(["Still there?"], principle=PRINCIPLE, max_new_tokens=2)
+    assert isinstance(after, Result)
+
+
+def test_a_backend_outlives_its_runs(open_one: Open) -> None:
+    aligner = Aligner(open_one())
+    first, second = (
+        [outcome.response for outcome in aligner.generate(["A?", "B?"], principle=PRINCIPLE, max_new_tokens=4)]  # type: ignore[union-attr]
+        for _ in range(2)
+    )
+    assert first == second
+    assert aligner.counters.prompts == 2
+
+
+def test_lines_that_go_on_from_call_to_call_draw_as_one_call_would(open_one: Open) -> None:
+    aligner = Aligner(open_one())
+    how: dict[str, Any] = {"principle": PRINCIPLE, "max_new_tokens": 8, "temperature": 1.5}
+    whole = list(aligner.generate(["Say!"] * 4, **how))
+    parts = [*aligner.generate(["Say!"] * 2, **how), *aligner.generate(["Say!"] * 2, first_line=3, **how)]
+    assert [part.response for part in parts] == [one.response for one in whole]  # type: ignore[union-attr]
+    assert len({one.response for one in whole}) > 1  # type: ignore[union-attr]
+
+
+def test_a_prompt_beyond_the_context_fails_and_the_others_do_not(open_one: Open) -> None:
+    short, long = Aligner(open_one()).generate(["Hi", "word " * 600], principle=PRINCIPLE, max_new_tokens=4)
+    assert isinstance(short, Result)
+    assert isinstance(long, Failure)
+    assert long.type == "context_length"
