@@ -12,6 +12,9 @@ def main() -> None:
     # at this when it allocates for the first time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
+        from lalign.cli.terminal import protect_stderr
+
+        protect_stderr()
         from lalign.cli.commands import run
 
         sys.exit(run(sys.argv[1:]))

@@ -248,6 +248,7 @@ class EvalArguments:
     )
     seed: Annotated[int, _option("Seed of what is drawn.", EVAL)] = 0
     plot: Annotated[Path | None, _option("Draw accuracy over ratio: .png or .svg.", EVAL, metavar="FILE")] = None
+    overwrite: Annotated[bool, _flag("Replace the plot if it exists.", EVAL, "--overwrite")] = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lalign.aligner import Aligner
     from lalign.figures.sweep import Sweep
     from lalign.jobs.job import Job
+    from lalign.records.parsing import Record
     from lalign.records.requests import Settings
 
 USAGE = 2
@@ -151,6 +152,7 @@ def evaluate(
     )
     if asked.plot is not None and plot_format(asked.plot) == "html":
         raise OptionError("plot", f"must name a .png or .svg file, not {asked.plot.name!r}")
+    invocation.check_paths(source, alignment, model, None, asked.plot, overwrite=asked.overwrite)
     one = invocation.settings(invocation.without_ratio(alignment), SamplingArguments())
     points = sweep_points(one.alignments[0], parse_range(asked.ratios, "ratios"), ())
     principle, *more = one.principles.texts or (None,)
@@ -222,29 +224,30 @@ def _carry_out(
     sweep: Sweep | None = None,
 ) -> int:
     """Run a job over the input, from the checks that need no model to the summary; returns the exit status."""
-    from lalign.jobs.job import Job, JobInput
-    from lalign.jobs.journal import open_journal
+    from lalign.jobs.job import Job
+    from lalign.jobs.output import open_output
+    from lalign.jobs.reader import JobInput
 
     reads = JobInput(
         invocation.path(source), output.keep, invocation.at_least_one("limit", output.limit), output.strict
     )
     system = invocation.text(alignment.system, "system")
-    journal = open_journal(
+    invocation.check_paths(source, alignment, model, output, sweep.plotted if sweep else None)
+    opened = open_output(
         output.output,
         overwrite=output.overwrite,
         resume=output.resume,
         retry_errors=output.retry_errors,
         force=output.force,
     )
-    with journal:
+    with opened:
         job = Job(
             reads,
             settings,
-            journal,
+            opened,
             system=system,
             execution=execution,
             written=output.stats,  # type: ignore[arg-type]
-            hear_record=sweep.hear_record if sweep else None,
         )
         return _run(
             job, invocation.aligner(model, compiled=running.compile), running, invocation.name(output.output), sweep
@@ -261,13 +264,17 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
     job.start(aligner)
     with Interruption() as interruption, Progress(job.remaining(), quiet=running.quiet, source=job.source.name) as bar:
 
-        def watch(written: list[Result | Failure]) -> None:
+        def on_records(records: Sequence[Record]) -> None:
+            if sweep is not None:
+                sweep.on_records(records)
+
+        def on_outcomes(written: Sequence[Result | Failure]) -> None:
             bar.update(written, job.tally)
             if sweep is not None:
-                sweep.hear(written)
+                sweep.on_outcomes(written)
 
         try:
-            job.run(aligner, interruption, watch)
+            job.run(aligner, interruption, on_records=on_records, on_outcomes=on_outcomes)
         except ClosedPipe:
             return 0
         except LalignError as error:
@@ -279,7 +286,8 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
         say(job.tally.duplicate)
     if sweep is not None and job.tally.records:
         show(sweep.table())
-        sweep.draw(f"lalign sweep of {job.source.name}")
+        if not interruption:  # else the plot would be in the way of the job that goes on
+            sweep.draw(f"lalign sweep of {job.source.name}")
     if not running.quiet:
         show(summary(job.tally, time.monotonic() - began, where))
     if interruption:

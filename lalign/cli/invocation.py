@@ -6,7 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lalign.cli.arguments import AlignmentArguments, ModelArguments, RunArguments, SamplingArguments
+from lalign.cli.arguments import (
+    AlignmentArguments,
+    ModelArguments,
+    OutputArguments,
+    RunArguments,
+    SamplingArguments,
+)
 from lalign.errors import OptionError
 from lalign.method.linear_alignment import Alignment
 from lalign.models.quiet import silence_libraries
@@ -115,6 +121,31 @@ def path(source: Path | None) -> Path | None:
 def name(output: Path | None) -> str:
     """What an output is called in messages."""
     return "stdout" if output is None or str(output) == "-" else str(output)
+
+
+def check_paths(
+    source: Path | None,
+    alignment: AlignmentArguments,
+    model: ModelArguments,
+    output: OutputArguments | None,
+    plot: Path | None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """That no file is written which is read, or replaced unasked. Touches none. Raises `OptionError`."""
+    from lalign.jobs.paths import Named, check_paths, may_replace
+
+    named: list[tuple[str, Path | None]] = [("input", path(source))]
+    named += [("principle", file) for file in alignment.principle or []]
+    files = [("contrast", alignment.contrast), ("system", alignment.system), ("model", model.model)]
+    named += [(option, Path(file)) for option, file in files if file is not None]
+    check_paths(
+        [Named(option, file) for option, file in named],
+        Named("output", path(output.output)) if output else None,
+        Named("plot", plot),
+    )
+    if plot is not None:
+        may_replace("plot", plot, overwrite=overwrite or (output is not None and output.overwrite))
 
 
 def records(source: Path | None, most: int | None) -> tuple[Record, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -15,11 +18,56 @@ from lalign.results import Failure, Result
 from lalign.text import printable
 
 if TYPE_CHECKING:
-    from lalign.jobs.job import Tally
+    from lalign.jobs.tally import Tally
 
 
 # Of failed lines, this many are named on the terminal; all of them are in the output.
 NAMED_FAILURES = 20
+
+
+class Unfailing(io.TextIOBase):
+    """stderr for a job that must not end since nobody reads what it says: from the first fault on, all is dropped."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        """All of `text`, or nothing more."""
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """As that of the stream."""
+        self._attempt(lambda: self._stream.flush())
+
+    def fileno(self) -> int:
+        """That of the stream."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """As the stream is."""
+        return self._stream.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of the stream."""
+        return str(getattr(self._stream, "encoding", "utf-8"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (OSError, ValueError):
+            self._stream = open(os.devnull, "w")  # noqa: SIM115
+
+
+def protect_stderr() -> None:
+    """Makes stderr one that takes all that is written to it, whatever becomes of the terminal, pipe or file behind."""
+    # Without a stderr its number would go to the next file that is opened, which libraries would then write to.
+    stream = cast("IO[str] | None", sys.stderr) or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = cast(Any, Unfailing(stream))
 
 
 def say(message: str) -> None:
@@ -47,13 +95,17 @@ class Progress:
         self.bar: Any = tqdm(total=total, unit=unit, disable=hidden, file=sys.stderr, dynamic_ncols=True)
         self.source = source
         self.named = 0
+        self.told_of_memory = False
         self.began = time.monotonic()
 
-    def update(self, written: list[Result | Failure], tally: Tally) -> None:
+    def update(self, written: Sequence[Result | Failure], tally: Tally) -> None:
         """Show what was written since the last call; name lines that failed."""
         for outcome in written:
             if isinstance(outcome, Failure):
                 self._name(outcome)
+        if tally.batch_halvings and not self.told_of_memory:
+            self.told_of_memory = True
+            self.write("out of memory: the batch is halved, and what was in flight begun again")
         seconds = max(time.monotonic() - self.began, 1e-9)
         shown = {"tok/s": f"{tally.tokens / seconds:.1f}"}
         if tally.tokens and tally.kl_sum:
@@ -105,6 +157,9 @@ def summary(tally: Tally, seconds: float, where: str) -> Table:
         row("stood already", f"{tally.skipped} lines")
     if tally.failures:
         row("failed", f"{tally.failures} (error records in their place)")
+    if tally.batch_halvings:
+        times = "once" if tally.batch_halvings == 1 else f"{tally.batch_halvings} times"
+        row("batch halved", f"{times}, for want of memory")
     row("time", f"{seconds:.1f} s, {tally.tokens} tokens, {tally.tokens / max(seconds, 1e-9):.1f} tokens/s")
     if tally.kl_sum:
         row("KL(aligned||base)", f"{tally.kl_sum / tally.tokens:.3f} nats per token")

@@ -16,7 +16,7 @@ from lalign.sweep.table import table
 
 
 class Sweep:
-    """Hears of a job's records and outcomes; gives the table, and draws the plot if one is wanted.
+    """Told of a job's records and outcomes, gives the table, and draws the plot if one is wanted.
 
     Args:
         alignments: the points.
@@ -31,13 +31,14 @@ class Sweep:
         self._prompts: dict[int, str] = {}
         self._outcomes: dict[int, list[Result | Failure]] = {}
 
-    def hear_record(self, record: Record) -> None:
-        """Remember a prompt for the page, while it has room."""
-        if self.is_page and len(self._prompts) < page.MOST_PROMPTS:
-            turns = [f"{turn.role}: {turn.content}" for turn in record.messages]
-            self._prompts[record.line] = record.messages[0].content if len(turns) == 1 else "\n\n".join(turns)
+    def on_records(self, records: Sequence[Record]) -> None:
+        """Remember prompts for the page, while it has room."""
+        for record in records:
+            if self.is_page and len(self._prompts) < page.MOST_PROMPTS:
+                turns = [f"{turn.role}: {turn.content}" for turn in record.messages]
+                self._prompts[record.line] = record.messages[0].content if len(turns) == 1 else "\n\n".join(turns)
 
-    def hear(self, outcomes: Sequence[Result | Failure]) -> None:
+    def on_outcomes(self, outcomes: Sequence[Result | Failure]) -> None:
         """Take outcomes into account."""
         for outcome in outcomes:
             self.figures.add(outcome)

@@ -1,15 +1,14 @@
-"""The header beside an output: the settings it was made with, and how far into the input it reaches.
+"""The header beside an output: the settings it was made with, and what of the input it answers.
 
-`out.jsonl` has `out.jsonl.run.json`, a JSON object of `format`, `fingerprint` (setting name to JSON value) and
-`input` (`lines`, `sha256`): the digest of the first `lines` lines of the input, all of which the output answers.
+`out.jsonl` has `out.jsonl.run.json`, a JSON object of `format`, `fingerprint` (setting name to JSON value) and `input`
+(`lines`, `digest`, `failed`): the sum of the digests of the first `lines` lines of the input, all of which the output
+answers, without those that `failed`, given as ranges. So a line that failed may be corrected, and no other.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -17,20 +16,31 @@ from typing import Any
 
 import orjson
 
-from lalign.errors import InputError, OutputError
+from lalign.errors import OutputError
 
-FORMAT = 1
+FORMAT = 2
 _SHOWN = 40  # characters of a value in a message
 _ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
+class InputMark:
+    """What of its input an output answers: the lines numbered up to `lines`.
+
+    digest: the sum, modulo 2**256, of the digests of those lines, the `failed` ones (in order) left out.
+    """
+
+    lines: int = 0
+    digest: int = 0
+    failed: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
-    """What a resume must find unchanged. `input_lines` 0 says nothing about the input."""
+    """What a resume must find unchanged. `input` of 0 lines says nothing about the input."""
 
     fingerprint: Mapping[str, Any]
-    input_lines: int = 0
-    input_sha256: str = ""
+    input: InputMark = InputMark()
 
 
 def beside(output: Path, suffix: str) -> Path:
@@ -55,8 +65,11 @@ def read_header(output: Path) -> Header | None:
     match stored:
         case {"format": int(number)} if number != FORMAT:
             raise OutputError(f"{path}: has format {number}, this version of lalign reads {FORMAT}")
-        case {"format": int(), "fingerprint": dict(fingerprint), "input": {"lines": int(lines), "sha256": str(sha256)}}:
-            return Header(fingerprint, lines, sha256)
+        case {"format": int(), "fingerprint": dict(fingerprint), "input": dict(of_input)}:
+            try:
+                return Header(fingerprint, _input_mark(**of_input))
+            except (TypeError, ValueError) as error:
+                raise OutputError(f"{path}: is not a run header") from error
     raise OutputError(f"{path}: is not a run header")
 
 
@@ -68,15 +81,23 @@ def write_header(output: Path, header: Header) -> None:
     stored = {
         "format": FORMAT,
         "fingerprint": header.fingerprint,
-        "input": {"lines": header.input_lines, "sha256": header.input_sha256},
+        "input": {
+            "lines": header.input.lines,
+            "digest": f"{header.input.digest:064x}",
+            "failed": _ranges(header.input.failed),
+        },
     }
     path = beside(output, ".run.json")
     aside = beside(output, ".run.json.tmp")
     with aside.open("wb") as file:
-        file.write(_json(stored))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+        try:
+            file.write(_json(stored))
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
 
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
@@ -93,47 +114,19 @@ def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
     return found
 
 
-class InputProgress:
-    """How far into the input the output reaches.
+def _input_mark(lines: int, digest: str, failed: list[list[int]]) -> InputMark:
+    numbers = [number for first, last in failed for number in range(first, last + 1)]
+    return InputMark(int(lines), int(digest, 16), numbers)
 
-    The input is read ahead of the output, so marks wait until their line is answered. Made from the `settled` mark of
-    an earlier run, the input must come by the same mark again. Marks may come from another thread than answers.
-    """
 
-    def __init__(self, lines: int = 0, sha256: str = "") -> None:
-        self.settled = (lines, sha256)
-        self._lock = threading.Lock()
-        self._expected = (lines, sha256) if lines else None
-        self._waiting: deque[tuple[int, str]] = deque()
-        self._answered = 0
-
-    def mark(self, lines: int, sha256: str) -> None:
-        """The digest of the first `lines` lines, as they are read.
-
-        Raises `InputError` where they are not those that the earlier run read.
-        """
-        if self._expected is not None and lines >= self._expected[0]:
-            if (lines, sha256) != self._expected:
-                raise InputError(f"the first {self._expected[0]} lines of the input are not those the output answers")
-            self._expected = None
-        with self._lock:
-            self._waiting.append((lines, sha256))
-            self._settle()
-
-    def answer(self, line: int) -> None:
-        """The output answers every input line up to `line`."""
-        with self._lock:
-            self._answered = max(self._answered, line)
-            self._settle()
-
-    def end(self) -> None:
-        """The input is at its end. Raises `InputError` where it is shorter than when the earlier run read it."""
-        if self._expected is not None:
-            raise InputError(f"the input has lost some of the {self._expected[0]} lines the output answers")
-
-    def _settle(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._answered:
-            self.settled = max(self.settled, self._waiting.popleft())
+def _ranges(numbers: Iterable[int]) -> list[list[int]]:
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ranges
 
 
 def _json(value: Any) -> bytes:

@@ -1,60 +1,31 @@
-"""Where finished records go: to a stream, or to a file over which a job may be killed at any moment and resumed.
+"""Records to a file over which a job may be killed at any moment and resumed.
 
 Records are written whole and never buffered, so each one that `write` has taken outlives the process. Beside a file
-stand its header (`.run.json`), and while a job runs its lock (`.lock`) and the records it redoes (`.retry`).
+stand its header (`.run.json`), and while a job runs its lock (`.lock`) and the records it redoes (`.retry`). A job
+writes to the file it opened and to no other that comes by its name, and beside it only while it has that name.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from filelock import FileLock, Timeout
-
-from lalign.errors import OptionError, OutputError
-from lalign.jobs.header import Header, InputProgress, beside, differences, read_header, write_header
-from lalign.jobs.resume import SEAL, Resumed, merge_redone, redone_path, scan
-from lalign.jobs.stream import StreamJournal, faults, stdout, write_all
+from lalign.errors import OutputError
+from lalign.jobs.answered import AnsweredInput
+from lalign.jobs.header import Header, differences, read_header, write_header
+from lalign.jobs.locking import PathLock, hold
+from lalign.jobs.resume import Redone, Resumed, merge_redone, redone_path, scan, seal
+from lalign.jobs.stream import faults, write_all
 
 CHECKPOINT_SECONDS = 2.0
-
-
-def open_journal(
-    path: str | Path | None = None,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-    retry_errors: bool = False,
-    force: bool = False,
-    clock: Callable[[], float] = time.monotonic,
-) -> Journal | StreamJournal:
-    """Opens the output of one job, before any other work. None or `-` is stdout; pipes and devices are streams too.
-
-    `clock` counts seconds. Raises `OutputError` where the output cannot be written or must not be, `OptionError` for
-    options that do not go together.
-    """
-    if resume and overwrite:
-        raise OptionError("resume", "does not go with overwrite")
-    if not resume and (retry_errors or force):
-        raise OptionError("retry_errors" if retry_errors else "force", "only goes with resume")
-    path = Path("-" if path is None else path)
-    with faults(str(path)):
-        if str(path) != "-" and not _is_stream(path):
-            return Journal(
-                path, overwrite=overwrite, resume=resume, retry_errors=retry_errors, force=force, clock=clock
-            )
-        if resume:
-            raise OptionError("resume", "needs an output file, not a stream")
-        if str(path) == "-":
-            return StreamJournal(stdout(), "stdout", owned=False)
-        return StreamJournal(io.FileIO(path, "w"), str(path), owned=True)
+# What a difference of some settings comes from, where their names do not say it.
+_CAUSES = {"rendered": "the chat template writes prompts in another way than it did, as one does that prints the date"}
 
 
 class Journal:
@@ -83,83 +54,85 @@ class Journal:
         self._clock = clock
         self._due = clock() + CHECKPOINT_SECONDS
         self._fingerprint: Mapping[str, Any] | None = None
-        self._progress = InputProgress()
-        self._stream: io.FileIO | None = None
+        self._answered = AnsweredInput()
+        self._digests: dict[int, int] = {}
+        self._begun = False
         self._size = 0
         self._redone: io.FileIO | None = None
         self._group: list[bytes] = []
+        self._responded = False
         self._written = 0
         self._faulty = False
-        self._lock = _lock(self._path, self._name)
+        self._lock = PathLock(self._path, self._name)
+        self._stream: io.FileIO | None = None
         try:
-            self._continues = self._may_write(overwrite, resume) and resume
+            self._stream = self._existing(overwrite or resume)
+            self._continues = resume and self._stream is not None and os.fstat(self._stream.fileno()).st_size > 0
             self._stored = self._stored_header() if self._continues else None
         except BaseException:
-            _unlock(self._lock)
+            self._close()
             raise
 
-    def start(self, fingerprint: Mapping[str, Any]) -> Resumed:
-        """Says under which settings the records will be made, and gives what stands of an earlier run.
+    def start(self, fingerprint: Mapping[str, Any], points: int = 1) -> Resumed:
+        """As `Output.start`.
 
-        Raises `OutputError` where a resumed output was made under others, each named, or is damaged before its end.
+        Raises `OutputError` where a resumed output was made under other settings, each named, or is damaged before its
+        end: its lines must be whole records in order, and each input line have as many as belong to it.
         """
         self._fingerprint = fingerprint
         if not self._continues:
             return self.resumed
-        if self._stored is not None and not self._force:
-            if found := differences(self._stored.fingerprint, fingerprint):
-                raise OutputError(
-                    f"{self._name}: was made with other settings ({'; '.join(found)}); --force resumes it all the same"
-                )
-            self._progress = InputProgress(self._stored.input_lines, self._stored.input_sha256)
-        with faults(self._name):
-            merge_redone(self._path, self._name)
-            self.resumed, size = scan(self._path, self._name, retry_errors=self._retry_errors)
-            # The last line may lack records still, so only those before it are known to be answered.
-            self._progress.answer(self.resumed.last_line - 1)
+        trusted = self._stored is not None and not self._force
+        if self._stored is not None and trusted:
+            self._compare(self._stored.fingerprint, fingerprint)
+            self._answered = AnsweredInput(self._stored.input)
+        with self._faults():
+            self._check_place()
+            expected = points if trusted else None
+            if redone_path(self._path).exists():
+                scan(self._path, self._name, retry_errors=False, points=expected)
+                self._replace_redone()
+            self.resumed, size = scan(self._path, self._name, retry_errors=self._retry_errors, points=expected)
+            if trusted:
+                self.resumed = replace(self.resumed, input=self._answered.mark())
             self._begin(size)
             if self.resumed.redo:
                 self._redone = io.FileIO(redone_path(self._path), "w")
+        self._responded = self.resumed.partial_responses > 0
         return self.resumed
 
-    def write(self, record: bytes, *, line: int, last: bool = True) -> None:
-        """Takes the next record, a JSON line with its newline, of input line `line`; `last` of those of that line.
+    def mark(self, line: int, digest: int) -> None:
+        """As `Output.mark`; remembered once the line is answered."""
+        if self._answered.lines < line <= self.resumed.last_line:
+            self._answered.answer(line, digest, failed=self.resumed.has_failed(line))
+        else:
+            self._digests[line] = digest
 
-        Records come in input order, without those that stand. Raises `OutputError` for a fault of the disk, after
-        which the file ends with the last record that was taken.
-        """
+    def write(self, record: bytes, *, line: int, last: bool = True, failed: bool = False) -> None:
+        """As `Output.write`, of records that do not stand. After a fault the file ends with the last that was taken."""
+        self._responded = self._responded or not failed
         with self._faults():
-            if self._stream is None:
+            if not self._begun:
                 self._begin(0)
             if self._redone is not None and self.resumed.redoes(line):
-                self._redo(self._redone, record, last)
+                self._redo(self._redone, record, line, last)
             else:
                 self._merge()
                 self._append(record)
         if last:
-            self._progress.answer(line)
+            if (digest := self._digests.pop(line, None)) is not None:
+                self._answered.answer(line, digest, failed=not self._responded)
+            self._responded = False
         if self._clock() >= self._due:
             self.sync()
 
-    def mark_input(self, lines: int, sha256: str) -> None:
-        """Gives the digest of the first `lines` lines of the input, as they are read; remembered once all are answered.
-
-        Raises `InputError` where the earlier run read other lines.
-        """
-        self._progress.mark(lines, sha256)
-
-    def end_input(self) -> None:
-        """Says that the whole input was read. Raises `InputError` where the earlier run read more."""
-        self._progress.end()
-
     def sync(self) -> None:
-        """Brings records and header to the disk; `write` does so every 2 s. Raises `OutputError`."""
-        if self._stream is None:
+        """As `Output.sync`; `write` does so every 2 s. Raises `OutputError` where others changed the file too."""
+        if not self._begun:
             return
         with self._faults():
-            if not _is_at(self._path, self._stream):
-                raise OutputError(f"{self._name}: was moved or deleted while the job wrote it")
-            os.fsync(self._stream.fileno())
+            self._check_place()
+            os.fsync(self._open.fileno())
             if self._redone is not None:
                 os.fsync(self._redone.fileno())
             self._store_header()
@@ -174,7 +147,7 @@ class Journal:
         told = self._faulty
         try:
             with self._faults():
-                if error is None and self._stream is None and self._fingerprint is not None:
+                if error is None and not self._begun and self._fingerprint is not None:
                     self._begin(0)
                 self._merge()
             self.sync()
@@ -182,10 +155,17 @@ class Journal:
             if not told:
                 raise
         finally:
-            for file in (self._stream, self._redone):
-                if file is not None:
-                    file.close()
-            _unlock(self._lock)
+            self._close()
+
+    @property
+    def _open(self) -> io.FileIO:
+        return cast(io.FileIO, self._stream)
+
+    def _close(self) -> None:
+        for file in (self._stream, self._redone):
+            if file is not None:
+                file.close()
+        self._lock.release()
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -197,14 +177,19 @@ class Journal:
             self._faulty = True
             raise
 
-    def _may_write(self, overwrite: bool, resume: bool) -> bool:
-        """Whether there is anything in the file."""
+    def _existing(self, may_write: bool) -> io.FileIO | None:
         if not self._path.exists():
-            return False
-        if not overwrite and not resume:
+            return None
+        if not may_write:
             raise OutputError(f"{self._name}: exists; --overwrite replaces it, --resume continues it")
-        with open(self._path, "ab"):
-            return self._path.stat().st_size > 0
+        stream = io.FileIO(self._path, "a")
+        try:
+            hold(stream, self._name)
+        except BaseException:
+            stream.close()
+            raise
+        self._size = os.fstat(stream.fileno()).st_size
+        return stream
 
     def _stored_header(self) -> Header | None:
         try:
@@ -217,80 +202,90 @@ class Journal:
             raise OutputError(f"{error}; --force resumes it all the same") from error
         return stored
 
+    def _compare(self, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+        if not (found := differences(stored, current)):
+            return
+        causes = [cause for name, cause in _CAUSES.items() if stored.get(name) != current.get(name)]
+        told = "; ".join([*found, *causes])
+        raise OutputError(f"{self._name}: was made with other settings ({told}); --force resumes it all the same")
+
+    def _check_place(self) -> None:
+        """Raises `OutputError` where the file is no more at its path, or not as this job left it."""
+        if not _is_at(self._path, self._open):
+            raise OutputError(f"{self._name}: was moved or deleted while the job wrote it")
+        if os.fstat(self._open.fileno()).st_size != self._size:
+            raise OutputError(f"{self._name}: was changed by another process while the job wrote it")
+
     def _begin(self, size: int) -> None:
         """Makes the file this run's, with its first `size` bytes."""
-        self._stream = io.FileIO(self._path, "a")
-        self._stream.truncate(size)
+        if self._stream is None:
+            try:
+                self._stream = io.FileIO(self._path, "a", opener=_create)
+            except FileExistsError:
+                raise OutputError(f"{self._name}: was written by another process while the job began") from None
+            hold(self._stream, self._name)
+        self._check_place()
+        self._open.truncate(size)
         self._size = size
+        self._begun = True
         redone_path(self._path).unlink(missing_ok=True)
         self._store_header()
 
     def _append(self, record: bytes) -> None:
-        stream = cast(io.FileIO, self._stream)
         try:
-            write_all(stream, record)
+            write_all(self._open, record)
         except BaseException:
             with suppress(OSError):
-                stream.truncate(self._size)
+                if os.fstat(self._open.fileno()).st_size > self._size:
+                    self._open.truncate(self._size)
             raise
         self._size += len(record)
         self._written += 1
 
-    def _redo(self, redone: io.FileIO, record: bytes, last: bool) -> None:
+    def _redo(self, redone: io.FileIO, record: bytes, line: int, last: bool) -> None:
         self._group.append(record)
         if last:
-            write_all(redone, b"".join([*self._group, SEAL]))
+            write_all(redone, b"".join([*self._group, seal(self._digests.get(line, 0))]))
             self._written += len(self._group)
             self._group.clear()
 
     def _merge(self) -> None:
-        if self._redone is None or self._stream is None:
+        if self._redone is None or not self._begun:
             return
+        if self._redone.tell():
+            self._replace_redone()
         self._redone.close()
-        self._stream.close()
-        merge_redone(self._path, self._name)
-        self._stream = io.FileIO(self._path, "a")
-        self._size = self._path.stat().st_size
+        redone_path(self._path).unlink()
         # Last, so that a merge that a signal cut short is taken up again when the journal is left.
         self._redone = None
+
+    def _replace_redone(self) -> None:
+        """Puts redone records in their places, and the header to them."""
+        self._check_place()
+        done, stream = merge_redone(self._path, self._name, self._check_place)
+        self._open.close()
+        self._stream = stream
+        self._size = os.fstat(stream.fileno()).st_size
+        for line in done:
+            self._note_redone(line)
+        self._store_header()
+
+    def _note_redone(self, redone: Redone) -> None:
+        if redone.line <= self._answered.lines:
+            self._answered.answer(redone.line, redone.digest, failed=redone.failed)
 
     def _store_header(self) -> None:
         if self._fingerprint is None:
             raise RuntimeError("start comes before write")
-        write_header(self._path, Header(self._fingerprint, *self._progress.settled))
+        write_header(self._path, Header(self._fingerprint, self._answered.mark()))
 
 
-def _lock(path: Path, name: str) -> FileLock:
-    # The lock makes missing folders, and its messages name the lock, so what is wrong with the path is said before.
-    if not path.parent.is_dir():
-        raise OutputError(f"{name}: its folder does not exist")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{name}: is not a file")
-    lock = FileLock(beside(path, ".lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise OutputError(f"{name}: is being written by another lalign job") from error
-    return lock
-
-
-def _unlock(lock: FileLock) -> None:
-    # Removed while held: whoever opened it before gets the lock of a file that is gone, which filelock refuses.
-    with suppress(OSError):
-        os.unlink(lock.lock_file)
-    lock.release()
-
-
-def _is_stream(path: Path) -> bool:
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL, 0o666)
 
 
 def _is_at(path: Path, stream: io.FileIO) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

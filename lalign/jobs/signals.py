@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a question the job asks between steps."""
+"""SIGINT, SIGTERM and SIGHUP as a question the job asks between steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interruption:
@@ -32,7 +32,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS if not _is_ignored(number)}
         return self
 
     def __exit__(
@@ -45,3 +45,8 @@ class Interruption:
         if self.received is not None:
             os._exit(128 + number)
         self.received = number
+
+
+def _is_ignored(number: int) -> bool:
+    """Whether the process was started so that the end of its terminal does not concern it, as `nohup` does."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN

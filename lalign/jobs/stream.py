@@ -17,10 +17,8 @@ class ClosedPipe(OutputError):
     """The reader of the output has gone, as with `| head -1`: the job may end quietly."""
 
 
-class StreamJournal:
+class Stream:
     """Records to a stream, each written as it comes. Nothing is locked or remembered, so nothing can be resumed."""
-
-    resumed = Resumed()
 
     def __init__(self, stream: io.RawIOBase, name: str, *, owned: bool) -> None:
         self._stream = stream
@@ -28,26 +26,23 @@ class StreamJournal:
         self._owned = owned
         self._written = 0
 
-    def start(self, fingerprint: Mapping[str, Any]) -> Resumed:
-        """As `Journal.start`: nothing stands."""
-        return self.resumed
+    def start(self, fingerprint: Mapping[str, Any], points: int = 1) -> Resumed:
+        """As `Output.start`: nothing stands."""
+        return Resumed()
 
-    def write(self, record: bytes, *, line: int, last: bool = True) -> None:
-        """As `Journal.write`. Raises `ClosedPipe` where the reader has gone, else `OutputError`."""
+    def mark(self, line: int, digest: int) -> None:
+        """As `Output.mark`: nothing is remembered."""
+
+    def write(self, record: bytes, *, line: int, last: bool = True, failed: bool = False) -> None:
+        """As `Output.write`. Raises `ClosedPipe` where the reader has gone, else `OutputError`."""
         with faults(self._name, self._written):
             write_all(self._stream, record)
         self._written += 1
 
-    def mark_input(self, lines: int, sha256: str) -> None:
-        """As `Journal.mark_input`: nothing is remembered."""
-
-    def end_input(self) -> None:
-        """As `Journal.end_input`: nothing was remembered."""
-
     def sync(self) -> None:
-        """As `Journal.sync`: every record has left."""
+        """As `Output.sync`: every record has left."""
 
-    def __enter__(self) -> StreamJournal:
+    def __enter__(self) -> Stream:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import itertools
 import sys
@@ -39,23 +38,6 @@ class RawLine:
     number: int
     data: bytes
     too_long: bool = False
-
-
-class InputDigest:
-    """A running SHA-256 of the lines yielded so far, for a resumed run to see that they have not changed.
-
-    Line endings, blank lines' contents and compression do not count; line numbers do.
-    """
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def update(self, raw: RawLine) -> None:
-        self._hash.update(b"%d:%d:%d:" % (raw.number, raw.too_long, len(raw.data)))
-        self._hash.update(raw.data)
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
 
 
 def open_source(path: Path | None) -> BinaryIO:

@@ -227,8 +227,13 @@ BAD_USAGE: list[tuple[str, str]] = [
     ("gone/in.jsonl.gz", "gone/in.jsonl.gz: No such file or directory"),
     ("in.jsonl -o gone/out.jsonl", "gone/out.jsonl: its folder does not exist"),
     ("in.jsonl -o .", ".: is not a file"),
-    ("in.jsonl -o in.jsonl", "in.jsonl: exists; --overwrite replaces it, --resume continues it"),
-    ("in.jsonl -o in.jsonl --resume", "in.jsonl: has no header beside it, so its settings are unknown; --force .*"),
+    ("in.jsonl -o good.txt", "good.txt: exists; --overwrite replaces it, --resume continues it"),
+    ("in.jsonl -o good.txt --resume", "good.txt: has no header beside it, so its settings are unknown; --force .*"),
+    ("in.jsonl -o in.jsonl --overwrite", "--output: in.jsonl: is the input"),
+    ("in.jsonl --principle good.txt -o ./good.txt --overwrite", "--output: good.txt: is the file of --principle"),
+    ("in.jsonl --system good.txt -o good.txt --overwrite", "--output: good.txt: is the file of --system"),
+    ("in.jsonl --contrast good.txt -o good.txt --overwrite", "--output: good.txt: is the file of --contrast"),
+    ("in.jsonl --model good.txt -o good.txt --overwrite", "--output: good.txt: is the file of --model"),
     ("in.jsonl -o out.jsonl --resume --overwrite", "--resume: does not go with overwrite"),
     ("in.jsonl --resume", "--resume: needs an output file, not a stream"),
     ("in.jsonl -o out.jsonl --retry-errors", "--retry-errors: only goes with resume"),
@@ -279,9 +284,33 @@ class TestUsage:
         (tmp_path / "empty.txt").write_text(" \n")
         (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        finished = lalign("generate", *shlex.split(arguments), "--model", "/nonexistent", stdin=lines(*PROMPTS))
+        finished = lalign("generate", "--model", "/nonexistent", *shlex.split(arguments), stdin=lines(*PROMPTS))
         assert finished.status == 2
         assert re.fullmatch(message, only_line(finished)), finished.err
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ("sweep in.jsonl -o out.svg --plot out.svg", "--plot: out.svg: is the file of --output"),
+            (
+                "sweep in.jsonl --principle p.html --plot p.html --overwrite",
+                "--plot: p.html: is the file of --principle",
+            ),
+            ("sweep in.jsonl --plot p.html", "--plot: p.html: exists; --overwrite replaces it"),
+            ("eval in.jsonl --plot p.png", "--plot: p.png: exists; --overwrite replaces it"),
+            ("eval p.png --plot p.png --overwrite", "--plot: p.png: is the input"),
+        ],
+    )
+    def test_a_plot_replaces_nothing_unasked(
+        self, lalign: Lalign, prompts: Path, tmp_path: Path, arguments: str, message: str
+    ) -> None:
+        for name in ("p.html", "p.png"):
+            (tmp_path / name).write_text("mine")
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        finished = lalign(*shlex.split(arguments), "--model", "/nonexistent")
+        assert finished.status == 2
+        assert only_line(finished) == message
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
     def test_a_model_that_is_not_there_is_told(self, lalign: Lalign, prompts: Path, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from lalign.cli.terminal import NAMED_FAILURES, Progress, say, show, summary
-from lalign.jobs.job import Tally
+from lalign.cli.terminal import NAMED_FAILURES, Progress, protect_stderr, say, show, summary
+from lalign.jobs.tally import Tally
 from lalign.method.linear_alignment import Alignment
 from lalign.results import Failure, Result, Usage
 from lalign.text import printable
@@ -81,6 +81,56 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     os.close(master)
 
 
+class Broken(io.StringIO):
+    """Takes `room` characters, then raises."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__()
+        self.room = room
+        self.error = error
+
+    def write(self, text: str) -> int:
+        if self.tell() + len(text) > self.room:
+            raise self.error
+        return super().write(text)
+
+
+class TestUnfailing:
+    @pytest.mark.parametrize("error", [OSError(28, "No space left"), BrokenPipeError(), ValueError("closed file")])
+    def test_what_cannot_be_written_is_dropped(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        broken = Broken(20, error)
+        monkeypatch.setattr(sys, "stderr", broken)
+        protect_stderr()
+        say("first")
+        with Progress(None, quiet=False, source="in.jsonl") as bar:
+            bar.update([failure(1)], Tally())
+        show(summary(Tally(), 1.0, "stdout"))
+        print("by a library", file=sys.stderr, flush=True)  # noqa: T201
+        assert broken.getvalue() == "lalign: first\n"
+
+    def test_a_stderr_that_cannot_be_flushed_is_dropped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with open("/dev/full", "w") as full:
+            monkeypatch.setattr(sys, "stderr", full)
+            protect_stderr()
+            say("first")
+            say("second")
+            with suppress(OSError):
+                full.close()
+
+    def test_without_a_stderr_all_is_dropped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stderr", None)
+        protect_stderr()
+        say("first")
+        assert not sys.stderr.isatty()
+
+    def test_a_terminal_stays_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with terminal(monkeypatch) as shown:
+            protect_stderr()
+            assert sys.stderr.isatty()
+            say("é")
+        assert "é" in "".join(shown)
+
+
 class TestProgress:
     def test_where_stderr_is_no_terminal_it_is_silent(self, capsys: pytest.CaptureFixture[str]) -> None:
         with Progress(2, quiet=False, source="in.jsonl") as bar:
@@ -114,6 +164,13 @@ class TestProgress:
         assert named[-1] == f"lalign: in.jsonl:{NAMED_FAILURES}: prompt: must not be blank"
         assert last == "lalign: more lines failed; each has an error record in the output"
 
+    def test_a_batch_that_was_halved_is_told_once(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with Progress(None, quiet=True, source="in.jsonl") as bar:
+            for halvings in (0, 1, 2):
+                bar.update([], Tally(batch_halvings=halvings))
+        told = "lalign: out of memory: the batch is halved, and what was in flight begun again\n"
+        assert capsys.readouterr().err == told
+
     def test_what_is_being_done_cannot_command_the_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with terminal(monkeypatch) as shown, Progress(None, quiet=False, source="bench") as bar:
             bar.note(HOSTILE)
@@ -141,6 +198,11 @@ class TestSummary:
             "KL(aligned||base)  2.500 nats per token",
             "          flipped  50.0 % of tokens",
         ]
+
+    @pytest.mark.parametrize(("halvings", "times"), [(1, "once"), (2, "2 times")])
+    def test_it_tells_of_a_batch_that_was_halved(self, halvings: int, times: str) -> None:
+        shown = self.shown(summary(Tally(batch_halvings=halvings), 1.0, "stdout"))
+        assert shown[1] == f"batch halved  {times}, for want of memory"
 
     def test_of_nothing_there_is_little_to_say(self) -> None:
         answered, time = self.shown(summary(Tally(), 0.0, "stdout"))

@@ -76,8 +76,8 @@ def test_the_page_shows_the_prompts_that_were_heard(tiny: LoadedModel, tmp_path:
     sweep = Sweep(POINTS, page)
     for record in records(7):
         assert isinstance(record, Record)
-        sweep.hear_record(record)
-    sweep.hear(run(tiny, POINTS, Sampling(max_new_tokens=4)))
+        sweep.on_records([record])
+    sweep.on_outcomes(run(tiny, POINTS, Sampling(max_new_tokens=4)))
     assert sweep.table().row_count == len(POINTS)
     sweep.draw("a sweep")
     assert "Name 3 of them." in page.read_text()

@@ -1,4 +1,4 @@
-"""A job is killed, interrupted, and run out of room: nothing finished is lost or done twice, and it can go on.
+"""A job is killed, interrupted, run out of room and out of its files: nothing finished is lost or done twice.
 
 `LALIGN_KILLS` sets how often a job is killed (8 times by default).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import gzip
 import os
+import pty
 import random
 import re
 import resource
@@ -15,11 +16,13 @@ import select
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,20 +61,27 @@ def output(lalign: Lalign) -> Path:
     return lalign.folder / "out.jsonl"
 
 
-@pytest.fixture
-def uninterrupted(lalign: Lalign, output: Path) -> bytes:
+@pytest.fixture(scope="session")
+def uninterrupted(forks: socket.socket, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What the job writes when it is let be."""
-    return lalign.generate(*OPTIONS, "in.jsonl").out
+    alone = Lalign(forks, tmp_path_factory.mktemp("uninterrupted"), tiny_folder)
+    (alone.folder / "in.jsonl").write_bytes(prompts(LINES))
+    return alone.generate(*OPTIONS, "in.jsonl").out
 
 
 class Running:
     """A command that runs while a test goes on."""
 
     def __init__(
-        self, lalign: Lalign, *arguments: object, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None
+        self,
+        lalign: Lalign,
+        *arguments: object,
+        stdin: IO[bytes] | None = None,
+        stdout: IO[bytes] | None = None,
+        errors: str = "errors.txt",
     ) -> None:
         self.lalign = lalign
-        self.errors = lalign.folder / "errors.txt"
+        self.errors = lalign.folder / errors
         with open(os.devnull, "r+b") as nothing, self.errors.open("wb") as stderr:
             self.process = lalign.start(*arguments, stdin=stdin or nothing, stdout=stdout or nothing, stderr=stderr)
 
@@ -84,13 +94,20 @@ class Running:
     def send(self, number: int) -> None:
         os.kill(self.process, number)
 
+    def has_ended(self) -> bool:
+        """Whether it is over, though not yet waited for."""
+        return b") Z " in Path(f"/proc/{self.process}/stat").read_bytes()
+
     def end(self) -> tuple[int, str]:
         """Its exit status and what it said, once it has ended."""
         return self.lalign.wait(self.process), self.errors.read_text()
 
 
 def lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 class TestKills:
@@ -141,6 +158,51 @@ class TestKills:
         assert output.read_bytes() == uninterrupted
         assert terminated >= KILLS // 4
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks whether a process has ended")
+    def test_killed_dead_while_lines_are_redone_and_resumed_until_it_is_done(
+        self, lalign: Lalign, uninterrupted: bytes, output: Path
+    ) -> None:
+        """Two thirds of the lines could not be used; they are corrected, and others come after them."""
+        whole = prompts(LINES).splitlines(keepends=True)
+        spoilt = [raw if number % 3 == 0 else b"{}\n" for number, raw in enumerate(whole[: LINES // 2], 1)]
+        output.with_name("in.jsonl").write_bytes(b"".join(spoilt))
+        assert lalign.generate(*OPTIONS, *FILES, "--quiet").status == 1
+        old = output.read_bytes().splitlines()
+        output.with_name("in.jsonl").write_bytes(b"".join(whole))
+        new = uninterrupted.splitlines()
+
+        def redone() -> int:
+            try:
+                kept = output.read_bytes().splitlines()
+            except FileNotFoundError:
+                return 0
+            return sum(raw == wanted for raw, wanted in zip(kept, new, strict=False))
+
+        waiting = output.with_name("out.jsonl.retry")
+        arguments = ["generate", *lalign.tiny, *OPTIONS, *FILES, "--resume", "--retry-errors", "--quiet"]
+        killed, merged, best = 0, 0, redone()
+        for count, pause in sorted(self.moments(seed=3)):
+            job = Running(lalign, *arguments)
+            job.until(lambda: job.has_ended() or redone() + lines(waiting) // 2 >= count)  # noqa: B023
+            time.sleep(pause)
+            job.send(signal.SIGKILL)
+            status, errors = job.end()
+            assert status in (-signal.SIGKILL, 1), errors
+            killed += status != 1
+            merged += waiting.exists()
+            kept = output.read_bytes().splitlines()
+            # Of each line there is what was there, or what was wanted; a line may be torn, and is then the last.
+            assert all(raw in pair for raw, *pair in zip(kept[: len(old)], old, new, strict=False))
+            later = zip(kept[len(old) :], new[len(old) :], strict=False)
+            assert all(wanted.startswith(raw) for raw, wanted in later)
+            assert redone() >= best
+            best = redone()
+        assert lalign(*arguments).status == 1
+        assert output.read_bytes() == uninterrupted
+        assert {path.name for path in output.parent.glob("out*")} == {"out.jsonl", "out.jsonl.run.json"}
+        assert killed >= KILLS // 4
+        assert merged >= KILLS // 8  # killed while redone lines were waiting
+
     def test_an_interrupt_ends_it_in_good_order(self, lalign: Lalign, uninterrupted: bytes, output: Path) -> None:
         """`--overwrite`, which would begin anew, is not in the command that it names."""
         output.write_bytes(b"of another day\n")
@@ -171,7 +233,7 @@ class TestKills:
             job.until(is_left_or_interrupted_again)
             assert job.end() == (130, "")
 
-    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
     def test_a_signal_ends_the_wait_for_input(self, lalign: Lalign, number: int, status: int) -> None:
         """In full, as a thread that waits for stdin is in Python's way when it ends."""
         command = [*PROGRAM, "generate", *map(str, lalign.tiny), "--quiet"]
@@ -256,6 +318,7 @@ class TestOutput:
 
     def test_a_pipe_that_is_closed_early(self, lalign: Lalign, output: Path) -> None:
         """In full, as Python has its own say when it ends with a closed stdout."""
+        output.with_name("in.jsonl").write_bytes(prompt(1) * LINES)  # none of which has anything to be said of
         words = map(shlex.quote, [*PROGRAM, "generate", *map(str, lalign.tiny), "in.jsonl"])
         shell = f"({' '.join(words)}; echo $? >&2) | head -1"
         finished = subprocess.run(["sh", "-c", shell], cwd=lalign.folder, capture_output=True)
@@ -274,6 +337,76 @@ class TestOutput:
             stdin.writer.close()
             assert first.end() == (0, "")
         assert lines(output) == 2
+
+    def test_one_that_is_emptied_by_another_process_is_told(self, lalign: Lalign, output: Path) -> None:
+        with Pipe() as stdin:
+            job = Running(lalign, "generate", *lalign.tiny, "-o", "out.jsonl", stdin=stdin.reader)
+            stdin.writer.write(prompts(3))
+            job.until(lambda: lines(output) == 3)
+            os.truncate(output, 0)
+            stdin.writer.close()
+            status, errors = job.end()
+        assert status == 1
+        assert "lalign: out.jsonl: was changed by another process while the job wrote it\n" in errors
+
+    def test_a_job_begun_anew_while_the_first_still_ends(self, lalign: Lalign, output: Path) -> None:
+        """Whoever removed its output and its lock finds the whole of the second, and the first says what it lost."""
+        with Pipe() as stdin, Pipe() as other:
+            arguments = ("generate", *lalign.tiny, *OPTIONS, "-o", "out.jsonl", "--quiet")
+            first = Running(lalign, *arguments, stdin=stdin.reader)
+            stdin.writer.write(prompts(4))
+            first.until(lambda: lines(output) == 4)
+            for path in output.parent.glob("out.jsonl*"):
+                path.unlink()
+            second = Running(lalign, *arguments, stdin=other.reader, errors="second.txt")
+            other.writer.write(prompts(4))
+            second.until(lambda: lines(output) == 4)
+            stdin.writer.close()
+            assert first.end() == (1, "lalign: out.jsonl: was moved or deleted while the job wrote it\n")
+            third = lalign.generate("in.jsonl", "-o", "out.jsonl", "--overwrite")
+            assert third.err == "lalign: out.jsonl: is being written by another lalign job\n"
+            other.writer.write(b"".join(prompts(9).splitlines(keepends=True)[4:]))
+            other.writer.close()
+            assert second.end() == (0, "")
+        assert [orjson.loads(raw)["id"] for raw in output.read_bytes().splitlines()] == [f"n{n}" for n in range(1, 10)]
+        assert {path.name for path in output.parent.glob("out*")} == {"out.jsonl", "out.jsonl.run.json"}
+
+
+class TestStderr:
+    """What cannot be said ends no job, and changes no status."""
+
+    @pytest.mark.parametrize("kind", ["full", "gone", "hung up"])
+    def test_one_that_breaks(self, lalign: Lalign, uninterrupted: bytes, output: Path, kind: str) -> None:
+        with open(os.devnull, "r+b") as nothing, broken(kind) as stderr:
+
+            def run(*arguments: object) -> int:
+                given = ("generate", *lalign.tiny, *OPTIONS, *arguments)
+                return lalign.wait(lalign.start(*given, stdin=nothing, stdout=nothing, stderr=stderr))
+
+            assert run(*FILES) == 1  # as blank prompts are among the lines
+            assert output.read_bytes() == uninterrupted
+            assert run("in.jsonl", "--limit", 3) == 0
+            assert run("in.jsonl", "--ratio", -1) == 2
+
+    @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+    def test_in_full_as_python_has_its_own_say_when_it_ends(self, lalign: Lalign, redirection: str) -> None:
+        words = [*PROGRAM, "generate", *map(str, lalign.tiny), "-o", "out.jsonl"]
+        command = f"printf '%s' '{prompts(2).decode()}' | {shlex.join(words)} {redirection}"
+        finished = subprocess.run(["sh", "-c", command], cwd=lalign.folder, capture_output=True)
+        assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"", b"")
+        assert lines(lalign.folder / "out.jsonl") == 2
+
+
+@contextmanager
+def broken(kind: str) -> Iterator[IO[bytes]]:
+    """A stderr that cannot be written to: a full device, a pipe or a terminal whose other end is gone."""
+    if kind == "full":
+        end = os.open("/dev/full", os.O_WRONLY)
+    else:
+        other, end = os.pipe() if kind == "gone" else pty.openpty()
+        os.close(other)
+    with open(end, "wb", buffering=0) as stderr:
+        yield stderr
 
 
 class TestInput:

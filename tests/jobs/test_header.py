@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import resource
 from pathlib import Path
 
 import orjson
 import pytest
 
-from lalign.errors import InputError, OutputError
-from lalign.jobs.header import Header, InputProgress, differences, read_header, write_header
+from lalign.errors import OutputError
+from lalign.jobs.header import Header, InputMark, differences, read_header, write_header
 
 
 @pytest.fixture
@@ -18,17 +19,17 @@ def output(tmp_path: Path) -> Path:
 
 
 def test_header_comes_back_as_it_was_written(output: Path) -> None:
-    header = Header({"ratio": 3.0, "stop": ["\n"], "max_kl": None}, input_lines=12, input_sha256="ab")
+    header = Header({"ratio": 3.0, "stop": ["\n"], "max_kl": None}, InputMark(12, 2**256 - 1, [2, 3, 4, 9]))
     write_header(output, header)
     assert read_header(output) == header
 
 
 def test_header_is_a_json_object_beside_the_output(output: Path) -> None:
-    write_header(output, Header({"ratio": 3.0}, 12, "ab"))
+    write_header(output, Header({"ratio": 3.0}, InputMark(12, 0xAB, [2, 3, 4, 9])))
     assert orjson.loads((output.parent / "out.jsonl.run.json").read_bytes()) == {
-        "format": 1,
+        "format": 2,
         "fingerprint": {"ratio": 3.0},
-        "input": {"lines": 12, "sha256": "ab"},
+        "input": {"lines": 12, "digest": "ab".zfill(64), "failed": [[2, 4], [9, 9]]},
     }
 
 
@@ -37,15 +38,27 @@ def test_without_a_header_there_is_none(output: Path) -> None:
 
 
 def test_header_cut_short_by_a_crash_leaves_the_old_one(output: Path) -> None:
-    write_header(output, Header({"seed": 1}))
+    write_header(output, Header({"seed": 1}, InputMark(0, 0, [])))
     output.with_name("out.jsonl.run.json.tmp").write_bytes(b'{"format": 1, "finger')
-    assert read_header(output) == Header({"seed": 1})
-    write_header(output, Header({"seed": 2}))
-    assert read_header(output) == Header({"seed": 2})
+    assert read_header(output) == Header({"seed": 1}, InputMark(0, 0, []))
+    write_header(output, Header({"seed": 2}, InputMark(0, 0, [])))
+    assert read_header(output) == Header({"seed": 2}, InputMark(0, 0, []))
     assert [path.name for path in output.parent.iterdir()] == ["out.jsonl.run.json"]
 
 
-@pytest.mark.parametrize("stored", [b"", b"{", b"\xff", b"[]", b"{}", b'{"format": 1, "fingerprint": {}, "input": {}}'])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"format": 2, "fingerprint": {}, "input": {}}',
+        b'{"format": 2, "fingerprint": {}, "input": {"lines": 1, "digest": "x", "failed": []}}',
+        b'{"format": 2, "fingerprint": {}, "input": {"lines": 1, "digest": "0", "failed": [1]}}',
+    ],
+)
 def test_damaged_header_is_told(output: Path, stored: bytes) -> None:
     output.with_name("out.jsonl.run.json").write_bytes(stored)
     with pytest.raises(OutputError, match=r"out\.jsonl\.run\.json: is not a run header$"):
@@ -53,8 +66,8 @@ def test_damaged_header_is_told(output: Path, stored: bytes) -> None:
 
 
 def test_header_of_another_format_is_told(output: Path) -> None:
-    output.with_name("out.jsonl.run.json").write_bytes(b'{"format": 2}')
-    with pytest.raises(OutputError, match="has format 2, this version of lalign reads 1"):
+    output.with_name("out.jsonl.run.json").write_bytes(b'{"format": 1}')
+    with pytest.raises(OutputError, match="has format 1, this version of lalign reads 2"):
         read_header(output)
 
 
@@ -106,52 +119,14 @@ def test_control_characters_of_a_setting_are_escaped() -> None:
     assert message.isprintable()
 
 
-class TestInputProgress:
-    def test_a_mark_waits_until_its_lines_are_answered(self) -> None:
-        progress = InputProgress()
-        for line in (1, 2, 3, 5):
-            progress.mark(line, f"digest {line}")
-        progress.answer(2)
-        assert progress.settled == (2, "digest 2")
-        progress.answer(4)
-        assert progress.settled == (3, "digest 3")
-        progress.answer(5)
-        assert progress.settled == (5, "digest 5")
-
-    def test_a_mark_of_lines_answered_before_counts_at_once(self) -> None:
-        progress = InputProgress()
-        progress.answer(10)
-        progress.mark(7, "digest 7")
-        assert progress.settled == (7, "digest 7")
-
-    def test_reading_the_same_lines_again_never_goes_back(self) -> None:
-        progress = InputProgress(3, "digest 3")
-        progress.answer(3)
-        for line in (1, 2, 3):
-            progress.mark(line, f"digest {line}")
-            assert progress.settled == (3, "digest 3")
-
-    def test_other_lines_are_refused(self) -> None:
-        progress = InputProgress(2, "digest 2")
-        progress.mark(1, "other 1")
-        with pytest.raises(InputError, match="the first 2 lines of the input are not those the output answers"):
-            progress.mark(2, "other 2")
-
-    def test_a_line_that_was_emptied_is_refused_at_the_next(self) -> None:
-        progress = InputProgress(2, "digest 2")
-        with pytest.raises(InputError, match="the first 2 lines"):
-            progress.mark(3, "digest 3")
-
-    def test_a_shorter_input_is_refused_at_its_end(self) -> None:
-        progress = InputProgress(2, "digest 2")
-        progress.mark(1, "digest 1")
-        with pytest.raises(InputError, match="the input has lost some of the 2 lines the output answers"):
-            progress.end()
-
-    def test_an_input_that_grew_is_taken(self) -> None:
-        progress = InputProgress(2, "digest 2")
-        progress.mark(2, "digest 2")
-        progress.mark(3, "digest 3")
-        progress.end()
-        progress.answer(3)
-        assert progress.settled == (3, "digest 3")
+def test_header_that_the_disk_has_no_room_for_leaves_no_file(output: Path) -> None:
+    write_header(output, Header({"seed": 1}))
+    before = {path.name: path.read_bytes() for path in output.parent.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_header(output, Header({"seed": 2}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_bytes() for path in output.parent.iterdir()} == before

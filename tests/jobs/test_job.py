@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import itertools
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,15 +17,18 @@ from typing import Any
 import orjson
 import pytest
 import torch
-from conftest import TinyModel, TinyTokenizer, model_of
+from conftest import CHATML, TinyModel, TinyTokenizer, model_of
 
 from lalign.aligner import Aligner
 from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import InputError, OutputError
 from lalign.jobs import job as job_module
-from lalign.jobs.job import BadLine, Job, JobInput
-from lalign.jobs.journal import open_journal
+from lalign.jobs.header import InputMark, read_header, write_header
+from lalign.jobs.job import Job
+from lalign.jobs.output import open_output
+from lalign.jobs.reader import JobInput
 from lalign.jobs.signals import Interruption
+from lalign.jobs.writer import BadLine
 from lalign.method.aligned import STATISTICS
 from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import ModelOptions, load
@@ -70,20 +75,22 @@ def run(
     system: str | None = None,
     execution: Execution = NO_STATISTICS,
     stop: int | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> Job:
     """A job from its start to its end, or an interruption after `stop` records; `options` are of the output."""
-    with open_journal(output, **options) as journal:
+    with open_output(output, **options) as journal:
         reads = source if isinstance(source, JobInput) else JobInput(source)
         job = Job(reads, settings, journal, system=system, execution=execution)
         job.start(aligner)
         interruption = Interruption()
 
-        def watch(_: object) -> None:
+        def on_outcomes(_: object) -> None:
+            meanwhile()
             if stop is not None and job.tally.records >= stop:
                 interruption.received = 2
 
-        job.run(aligner, interruption, watch)
+        job.run(aligner, interruption, on_outcomes=on_outcomes)
     return job
 
 
@@ -152,7 +159,7 @@ class TestRun:
         assert run(aligner, source, output).tally.duplicate is None
 
     def test_the_lines_to_come_are_counted(self, aligner: Aligner, source: Path, output: Path) -> None:
-        with open_journal(output) as journal:
+        with open_output(output) as journal:
             assert Job(JobInput(source), SETTINGS, journal).remaining() == 20
             assert Job(JobInput(source, limit=4), SETTINGS, journal).remaining() == 4
             packed = source.with_name("in.jsonl.gz")
@@ -264,6 +271,71 @@ class TestResume:
         assert output.read_bytes() == uninterrupted
         assert (job.tally.records, job.tally.failures) == (3, 2)
 
+    def test_of_another_input_nothing_is_answered_again(self, aligner: Aligner, source: Path, output: Path) -> None:
+        """What is answered is compared before anything is redone, or put in its place."""
+        run(aligner, source, output)
+        before = {path.name: path.read_bytes() for path in output.parent.glob("out*")}
+        source.write_bytes(b"".join(map(prompt, range(21, 41))))
+        with pytest.raises(InputError, match="the first 20 lines of the input are not those the output answers"):
+            run(aligner, source, output, resume=True, retry_errors=True)
+        assert {path.name: path.read_bytes() for path in output.parent.glob("out*")} == before
+        assert aligner.counters.prompts == 0
+
+    def test_lines_that_failed_are_corrected_and_answered_again(
+        self, aligner: Aligner, source: Path, output: Path
+    ) -> None:
+        lines = list(map(prompt, range(1, 21)))
+        run(aligner, source, output)
+        lines[6] = prompt(1)
+        source.write_bytes(b"".join(lines))
+        job = run(aligner, source, output, resume=True, retry_errors=True)
+        assert (job.tally.records, job.tally.failures, job.tally.skipped) == (2, 1, 18)
+        run(aligner, source, output.with_name("anew.jsonl"))
+        assert output.read_bytes() == output.with_name("anew.jsonl").read_bytes()
+        # From now on the corrected line is one that is answered.
+        source.write_bytes(b"".join(map(prompt, range(1, 21))))
+        with pytest.raises(InputError, match="the first 20 lines"):
+            run(aligner, source, output, resume=True)
+
+    def test_a_line_that_was_answered_may_not_be_changed_with_those_that_failed(
+        self, aligner: Aligner, source: Path, output: Path
+    ) -> None:
+        lines = list(map(prompt, range(1, 21)))
+        run(aligner, source, output)
+        before = output.read_bytes()
+        lines[6], lines[7] = prompt(1), prompt(9)
+        source.write_bytes(b"".join(lines))
+        with pytest.raises(InputError, match="the first 20 lines"):
+            run(aligner, source, output, resume=True, retry_errors=True)
+        assert output.read_bytes() == before
+
+    @pytest.mark.parametrize("settings", [SETTINGS, SWEEP], ids=["one point", "sweep"])
+    @pytest.mark.parametrize("headed", [True, False], ids=["under the header", "behind the header"])
+    def test_a_line_taken_out_of_the_middle_is_missed(
+        self, aligner: Aligner, source: Path, output: Path, settings: Settings, headed: bool
+    ) -> None:
+        """Also of an output whose job was killed before it could bring its header up."""
+        run(aligner, source, output, settings)
+        if not headed:
+            header = read_header(output)
+            assert header is not None
+            write_header(output, replace(header, input=InputMark()))
+        kept = [raw for raw in output.read_bytes().splitlines(keepends=True) if orjson.loads(raw)["line"] != 9]
+        output.write_bytes(b"".join(kept))
+        with pytest.raises(InputError, match="line 9 of the input has no record in the output"):
+            run(aligner, source, output, settings, resume=True)
+        assert output.read_bytes() == b"".join(kept)
+
+    def test_an_output_that_is_cut_while_it_is_written_is_told(
+        self, aligner: Aligner, source: Path, output: Path
+    ) -> None:
+        def cut_short() -> None:
+            if output.exists():
+                os.truncate(output, 0)
+
+        with pytest.raises(OutputError, match="was changed by another process while the job wrote it"):
+            run(aligner, source, output, meanwhile=cut_short)
+
 
 class TestFingerprint:
     @pytest.mark.parametrize(
@@ -320,6 +392,31 @@ class TestFingerprint:
         run(aligner, source, output)
         run(Aligner(TorchBackend(load(ModelOptions(str(folder))))), source, output, resume=True)
 
+    def test_so_is_a_template_that_prints_another_day(
+        self,
+        tmp_path: Path,
+        tiny_model: TinyModel,
+        tiny_tokenizer: TinyTokenizer,
+        source: Path,
+        output: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        dated = CHATML.replace("{{ message['content'] }}", "{{ strftime_now('%d %B %Y') }}: {{ message['content'] }}")
+        tiny_model("llama").save_pretrained(tmp_path / "dated")
+        tiny_tokenizer(dated).save_pretrained(tmp_path / "dated")
+        aligner = Aligner(TorchBackend(load(ModelOptions(str(tmp_path / "dated")))))
+        set_day(monkeypatch, 24)
+        run(aligner, source, output)
+        cut(output, 10)
+        run(aligner, source, output, resume=True)
+        cut(output, 10)
+        before = output.read_bytes()
+        set_day(monkeypatch, 25)
+        with pytest.raises(OutputError, match=r"rendered: .*24 November 2026.* in the output, .*25 November") as error:
+            run(aligner, source, output, resume=True)
+        assert error.match("; the chat template writes prompts in another way than it did, as one .* prints the date")
+        assert output.read_bytes() == before
+
     def test_how_a_job_runs_is_no_setting(self, aligner: Aligner, source: Path, output: Path) -> None:
         run(aligner, JobInput(source, limit=7), output)
         other = Execution(batch_size=2, memory_share=0.5, statistics="none")
@@ -352,6 +449,17 @@ class TestFingerprint:
         assert output.read_bytes() == before
 
 
+def set_day(monkeypatch: pytest.MonkeyPatch, day: int) -> None:
+    """The day that chat templates see."""
+
+    class Now(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Now:
+            return cls(2026, 11, day)
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Now)
+
+
 class TestFaults:
     """Faults of the model, at passes over prompts and at steps, which a process of its own could not be given."""
 
@@ -368,7 +476,7 @@ class TestFaults:
             execution = Execution(batch_size=16, statistics="none")
             job = run(aligner, source, output, execution=execution, overwrite=True)
         assert output.read_bytes() == uninterrupted
-        assert aligner.counters.batch_halvings > 0
+        assert job.tally.batch_halvings == aligner.counters.batch_halvings > 0
         assert job.tally.failures == 2
 
     def test_a_record_for_which_there_is_no_memory_even_alone_has_an_error(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lalign.errors import InputError, OptionError, OutputError
-from lalign.jobs.header import read_header
-from lalign.jobs.journal import Journal, open_journal
-from lalign.jobs.resume import SEAL, merge_redone
-from lalign.jobs.stream import StreamJournal
+from lalign.errors import OptionError, OutputError
+from lalign.jobs.header import InputMark, read_header
+from lalign.jobs.output import Output, open_output
+from lalign.jobs.resume import merge_redone, seal
 
 SETTINGS = {"ratio": 3.0, "seed": 0}
 EXAMPLES = max(20, int(os.environ.get("LALIGN_FUZZ_EXAMPLES", "2000")) // 40)
@@ -37,7 +37,7 @@ class Killed(Exception):
 
 
 def record(line: int, item: int = 0, *, failed: bool = False) -> bytes:
-    content: dict[str, Any] = {"id": line, "line": line, "item": item}
+    content: dict[str, Any] = {"id": line, "line": line, "item": item, "alignment": {}}
     content["error" if failed else "response"] = {} if failed else "é" * line
     return orjson.dumps(content) + b"\n"
 
@@ -51,25 +51,24 @@ def whole(work: Lines) -> bytes:
     return b"".join(raw for group in work.values() for raw in group)
 
 
-def answer(journal: Journal | StreamJournal, work: Lines, stop: int = -1, **started: Any) -> int:
+def answer(journal: Output, work: Lines, stop: int = -1, **started: Any) -> int:
     """What a job does: reads every line, skips what stands and writes the rest, `stop` records at most."""
-    resumed = journal.start(SETTINGS | started)
+    resumed = journal.start(SETTINGS | started, max((len(group) for group in work.values()), default=1))
     written = 0
     for line, group in work.items():
-        journal.mark_input(line, f"digest of {line}")
+        journal.mark(line, 1000 + line)
         for item, raw in enumerate(group):
             if resumed.stands(line, item):
                 continue
             if written == stop:
                 raise Killed
-            journal.write(raw, line=line, last=item == len(group) - 1)
+            journal.write(raw, line=line, last=item == len(group) - 1, failed=b'"error"' in raw)
             written += 1
-    journal.end_input()
     return written
 
 
 def run(output: Path, work: Lines, stop: int = -1, started: dict[str, Any] | None = None, **options: Any) -> int:
-    with open_journal(output, **options) as journal:
+    with open_output(output, **options) as journal:
         return answer(journal, work, stop, **(started or {}))
 
 
@@ -77,7 +76,7 @@ def killed(output: Path, work: Lines, stop: int, **options: Any) -> None:
     """Leaves the folder as it is in the middle of a job: what kill -9 leaves."""
     with tempfile.TemporaryDirectory() as alive:
         shutil.copytree(output.parent, alive, dirs_exist_ok=True)
-        with suppress(Killed), open_journal(Path(alive, output.name), **options) as journal:
+        with suppress(Killed), open_output(Path(alive, output.name), **options) as journal:
             try:
                 answer(journal, work, stop)
             finally:
@@ -102,7 +101,7 @@ class TestOpening:
         assert output.read_bytes() == whole(lines(1, 2, 3))
         header = read_header(output)
         assert header is not None
-        assert (header.fingerprint, header.input_lines, header.input_sha256) == (SETTINGS, 3, "digest of 3")
+        assert (header.fingerprint, header.input) == (SETTINGS, InputMark(3, 1001 + 1002 + 1003, []))
         assert names(output.parent) == ["out.jsonl", "out.jsonl.run.json"]
 
     def test_a_job_without_records_leaves_an_empty_output(self, output: Path) -> None:
@@ -112,7 +111,7 @@ class TestOpening:
     def test_an_output_that_exists_is_refused(self, output: Path) -> None:
         output.write_bytes(b"mine\n")
         with pytest.raises(OutputError, match=r"out\.jsonl: exists; --overwrite replaces it, --resume continues it$"):
-            open_journal(output)
+            open_output(output)
         assert output.read_bytes() == b"mine\n"
         assert names(output.parent) == ["out.jsonl"]
 
@@ -122,14 +121,14 @@ class TestOpening:
         assert output.read_bytes() == whole(lines(5))
         header = read_header(output)
         assert header is not None
-        assert (header.fingerprint["seed"], header.input_lines) == (1, 5)
+        assert (header.fingerprint["seed"], header.input.lines) == (1, 5)
 
     def test_overwrite_destroys_nothing_before_the_first_record(self, output: Path) -> None:
         run(output, lines(1))
         before = {path.name: path.read_bytes() for path in output.parent.iterdir()}
         with pytest.raises(Killed):
             run(output, lines(2), stop=0, overwrite=True)
-        with open_journal(output, overwrite=True):
+        with open_output(output, overwrite=True):
             pass  # left before the settings were known
         assert {path.name: path.read_bytes() for path in output.parent.iterdir()} == before
 
@@ -157,13 +156,13 @@ class TestOpening:
         options: tuple[dict[str, Any], ...] = {}, {"overwrite": True}, {"resume": True}
         for option in options:
             with pytest.raises(OutputError, match=problem):
-                open_journal(path, **option)
+                open_output(path, **option)
         assert names(tmp_path) == ["file", "folder"]
 
     @pytest.mark.skipif(not Path("/sys").is_dir(), reason="needs a folder where root cannot write either")
     def test_a_folder_where_nothing_can_be_written_is_told_at_once(self) -> None:
         with pytest.raises(OutputError, match=r"^/sys/out\.jsonl: (Permission denied|Read-only file system)"):
-            open_journal("/sys/out.jsonl")
+            open_output("/sys/out.jsonl")
 
     @pytest.mark.skipif(sys.platform != "linux", reason="needs a file that root cannot write either")
     def test_a_file_that_cannot_be_written_is_told_at_once(self, output: Path) -> None:
@@ -172,7 +171,7 @@ class TestOpening:
         with subprocess.Popen(["sleep", "60"], executable=output) as program:
             try:
                 with pytest.raises(OutputError, match=r"out\.jsonl: Text file busy$"):
-                    open_journal(output, overwrite=True)
+                    open_output(output, overwrite=True)
             finally:
                 program.kill()
         assert output.read_bytes() == before
@@ -195,17 +194,92 @@ class TestOpening:
     )
     def test_options_that_do_not_go_together(self, output: Path, options: dict[str, Any], message: str) -> None:
         with pytest.raises(OptionError, match=message):
-            open_journal(output, **options)
+            open_output(output, **options)
 
     def test_settings_come_before_records(self, output: Path) -> None:
-        with pytest.raises(RuntimeError), open_journal(output) as journal:
+        with pytest.raises(RuntimeError), open_output(output) as journal:
             journal.write(record(1), line=1)
 
 
+class TestOtherProcesses:
+    """A job writes to the file that it opened, and to no other."""
+
+    @pytest.mark.parametrize("change", [lambda file: file.truncate(len(record(1))), lambda file: file.write(b"x")])
+    def test_an_output_that_is_changed_meanwhile_is_told(self, output: Path, change: Callable[[Any], None]) -> None:
+        journal = open_output(output)
+        answer(journal, lines(1, 2, 3))
+        with output.open("ab") as file:
+            change(file)
+        changed = output.read_bytes()
+        told = r"out\.jsonl: was changed by another process while the job wrote it$"
+        with pytest.raises(OutputError, match=told), journal:
+            journal.sync()
+        assert output.read_bytes() == changed
+        header = read_header(output)
+        assert header is not None
+        assert header.input.lines == 0
+
+    def test_one_that_is_emptied_is_not_filled_up_with_zeros(
+        self, output: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_room(stream: io.FileIO, data: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        journal = open_output(output)
+        answer(journal, lines(1, 2, 3))
+        os.truncate(output, 0)
+        monkeypatch.setattr("lalign.jobs.journal.write_all", no_room)
+        with pytest.raises(OutputError, match="No space left on device"), journal:
+            journal.write(record(4), line=4)
+        assert output.read_bytes() == b""
+
+    @pytest.mark.parametrize("retry", [False, True])
+    def test_one_that_ends_leaves_alone_what_came_in_the_place_of_its_files(self, output: Path, retry: bool) -> None:
+        run(output, lines(1, 2, failed=(1,)))
+        first = open_output(output, resume=True, retry_errors=retry)
+        answer(first, lines(1, 2, 3))
+        for path in output.parent.iterdir():
+            path.unlink()
+        with open_output(output) as second:
+            second.start(SETTINGS)
+            for line in (1, 2, 3, 4):
+                second.write(record(line), line=line)
+            with pytest.raises(OutputError, match="was moved or deleted while the job wrote it"), first:
+                pass
+            with pytest.raises(OutputError, match="is being written by another lalign job"):
+                open_output(output, overwrite=True)
+            second.write(record(5), line=5)
+        assert output.read_bytes() == whole(lines(1, 2, 3, 4, 5))
+        assert names(output.parent) == ["out.jsonl", "out.jsonl.run.json"]
+
+    @pytest.mark.parametrize("option", ["overwrite", "resume"])
+    def test_without_the_lock_beside_it_an_output_is_still_held(self, output: Path, option: str) -> None:
+        with open_output(output) as first:
+            answer(first, lines(1))
+            output.with_name("out.jsonl.lock").unlink()
+            with pytest.raises(OutputError, match="is being written by another lalign job"):
+                open_output(output, overwrite=option == "overwrite", resume=option == "resume")
+            first.write(record(2), line=2)
+        assert output.read_bytes() == whole(lines(1, 2))
+
+    @pytest.mark.parametrize("exists", [False, True])
+    def test_a_job_that_has_written_nothing_yet_leaves_the_output_of_another_alone(
+        self, output: Path, exists: bool
+    ) -> None:
+        if exists:
+            run(output, lines(9))
+        first = open_output(output, overwrite=True)
+        first.start(SETTINGS)
+        for path in output.parent.iterdir():
+            path.unlink()
+        run(output, lines(1, 2))
+        with pytest.raises(OutputError, match=r"was (written by another process|moved or deleted)"), first:
+            first.write(record(7), line=7)
+        assert output.read_bytes() == whole(lines(1, 2))
+
+
 class TestLock:
-    CHILD = (
-        "import sys; from lalign.jobs.journal import open_journal; journal = open_journal(sys.argv[1], resume=True);"
-    )
+    CHILD = "import sys; from lalign.jobs.output import open_output; journal = open_output(sys.argv[1], resume=True);"
 
     def child(self, output: Path, code: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", self.CHILD + code, str(output)]
@@ -213,15 +287,15 @@ class TestLock:
 
     @pytest.mark.parametrize("option", ["overwrite", "resume"])
     def test_a_second_job_on_one_output_is_refused(self, output: Path, option: str) -> None:
-        with open_journal(output) as journal:
+        with open_output(output) as journal:
             answer(journal, lines(1))
             with pytest.raises(OutputError, match=r"out\.jsonl: is being written by another lalign job$"):
-                open_journal(output, overwrite=option == "overwrite", resume=option == "resume")
+                open_output(output, overwrite=option == "overwrite", resume=option == "resume")
             journal.write(record(2), line=2)
         assert output.read_bytes() == whole(lines(1, 2))
 
     def test_a_second_process_is_refused(self, output: Path) -> None:
-        with open_journal(output):
+        with open_output(output):
             _, errors = self.child(output, "").communicate()
         assert errors.endswith("out.jsonl: is being written by another lalign job\n")
 
@@ -275,9 +349,10 @@ class TestResume:
 
     def test_errors_stand_and_are_counted(self, output: Path) -> None:
         run(output, lines(1, 2, 3, failed=(1, 3)))
-        with open_journal(output, resume=True) as journal:
-            assert answer(journal, lines(1, 2, 3, 4)) == 1
-            assert (journal.resumed.records, journal.resumed.failures) == (3, 2)
+        with open_output(output, resume=True) as journal:
+            resumed = journal.start(SETTINGS)
+            assert (resumed.records, resumed.failures) == (3, 2)
+            journal.write(record(4), line=4)
         assert output.read_bytes() == whole(lines(1, 2, 3, 4, failed=(1, 3)))
 
     def test_other_settings_are_refused_by_name(self, output: Path) -> None:
@@ -306,7 +381,7 @@ class TestResume:
         if header is not None:
             output.with_name("out.jsonl.run.json").write_bytes(header)
         with pytest.raises(OutputError, match=f"{problem}.*; --force resumes it all the same$"):
-            open_journal(output, resume=True)
+            open_output(output, resume=True)
         assert run(output, lines(1, 2), resume=True, force=True) == 1
         assert run(output, lines(1, 2), resume=True) == 0
 
@@ -322,49 +397,72 @@ class TestResume:
         run(output, lines(1, 2))
         assert run(output, lines(1, 2, 3), resume=True) == 1
 
-    def test_an_input_that_changed_above_is_refused(self, output: Path) -> None:
-        run(output, lines(1, 2))
-        with open_journal(output, resume=True) as journal:
-            journal.start(SETTINGS)
-            journal.mark_input(1, "digest of 1")
-            with pytest.raises(InputError):
-                journal.mark_input(2, "another digest")
-        assert output.read_bytes() == whole(lines(1, 2))
-
-    def test_an_input_that_lost_lines_is_refused(self, output: Path) -> None:
-        run(output, lines(1, 2))
-        with pytest.raises(InputError):
-            run(output, lines(1), resume=True)
+    def test_what_the_input_must_be_like_comes_from_the_header(self, output: Path) -> None:
+        run(output, lines(1, 2, 4, failed=(2,)))
+        with open_output(output, resume=True) as journal:
+            assert journal.start(SETTINGS).input == InputMark(4, 1001 + 1004, array("q", [2]))
 
     def test_force_takes_another_input(self, output: Path) -> None:
+        run(output, lines(1, 2, failed=(1,)))
+        with open_output(output, resume=True, force=True) as journal:
+            assert journal.start(SETTINGS).input is None
+            for line in (1, 2, 3):
+                journal.mark(line, 50 + line)
+            journal.write(record(3), line=3)
+        header = read_header(output)
+        assert header is not None
+        assert header.input == InputMark(3, 52 + 53, [1])
+
+    def test_force_remembers_the_other_input_up_to_the_last_line_that_is_answered_in_full(self, output: Path) -> None:
         run(output, lines(1, 2))
-        with open_journal(output, resume=True, force=True) as journal:
+        with open_output(output, resume=True, force=True) as journal:
             journal.start(SETTINGS)
             for line in (1, 2, 3):
-                journal.mark_input(line, f"other {line}")
-            journal.write(record(3), line=3)
-            journal.end_input()
+                journal.mark(line, 50 + line)
         header = read_header(output)
         assert header is not None
-        assert (header.input_lines, header.input_sha256) == (3, "other 3")
+        assert header.input == InputMark(2, 51 + 52, [])
 
-    def test_force_remembers_the_other_input_up_to_the_last_line_that_is_surely_answered(self, output: Path) -> None:
-        run(output, lines(1, 2))
-        with open_journal(output, resume=True, force=True) as journal:
-            journal.start(SETTINGS)
-            journal.mark_input(1, "other 1")
-            journal.mark_input(2, "other 2")
-        header = read_header(output)
-        assert header is not None
-        assert (header.input_lines, header.input_sha256) == (1, "other 1")
+    @pytest.mark.parametrize(
+        ("damage", "problem"),
+        [
+            (lambda raw: raw[:2] + raw[1:], "has 2 records of line 2 where 1 belong"),
+            (lambda raw: [*raw[:1], raw[2], raw[1], *raw[3:]], "line 3 is not a record that follows the one before"),
+            (lambda raw: [record(3), *raw[1:]], "line 2 is not a record that follows the one before"),
+        ],
+        ids=["doubled", "swapped", "renumbered"],
+    )
+    @pytest.mark.parametrize("retry", [False, True])
+    def test_lines_that_are_not_those_written_are_refused(
+        self, output: Path, damage: Callable[[list[bytes]], list[bytes]], problem: str, retry: bool
+    ) -> None:
+        work = lines(1, 2, 3, 4, 5, failed=(5,))
+        run(output, work)
+        output.write_bytes(b"".join(damage(output.read_bytes().splitlines(keepends=True))))
+        before = {path.name: path.read_bytes() for path in output.parent.iterdir()}
+        with pytest.raises(OutputError, match=problem):
+            run(output, work, resume=True, retry_errors=retry)
+        assert {path.name: path.read_bytes() for path in output.parent.iterdir()} == before
+
+    def test_a_point_that_is_missing_or_there_twice_is_refused(self, output: Path) -> None:
+        work = lines(1, 2, 3, items=3)
+        run(output, work)
+        raw = output.read_bytes().splitlines(keepends=True)
+        for damaged, problem in [
+            (raw[:4] + raw[5:], "has 2 of the 3 records of line 2"),
+            ([*raw[:4], raw[3], *raw[5:]], "has a record of line 2 twice"),
+            (raw[:5] + raw[4:], "has 4 records of line 2 where 3 belong"),
+        ]:
+            output.write_bytes(b"".join(damaged))
+            with pytest.raises(OutputError, match=problem):
+                run(output, work, resume=True)
 
 
 class TestRetry:
     def test_errors_are_redone_in_their_place(self, output: Path) -> None:
         run(output, lines(1, 2, 3, 4, items=2, failed=(2, 4)))
-        with open_journal(output, resume=True, retry_errors=True) as journal:
+        with open_output(output, resume=True, retry_errors=True) as journal:
             assert answer(journal, lines(1, 2, 3, 4, 5, items=2)) == 6
-            assert (journal.resumed.records, journal.resumed.failures) == (4, 0)
         assert output.read_bytes() == whole(lines(1, 2, 3, 4, 5, items=2))
         assert names(output.parent) == ["out.jsonl", "out.jsonl.run.json"]
 
@@ -391,6 +489,40 @@ class TestRetry:
         assert output.read_bytes() == whole(lines(1, 2, 3, 4, failed=(1, 3)))
         assert run(output, lines(1, 2, 3, 4), resume=True) == 0
         assert output.read_bytes() == whole(lines(1, 2, 3, 4, failed=(3,)))
+
+    @pytest.mark.parametrize("retry", [False, True])
+    def test_killed_at_any_moment_of_a_merge_it_goes_on(
+        self, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retry: bool
+    ) -> None:
+        """What is on the disk at each of them is kept aside, and resumed from."""
+        run(output, lines(1, 2, 3, 4, failed=(1, 3)))
+        moments: list[Path] = []
+
+        def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                result = function(*arguments, **options)
+                moments.append(shutil.copytree(output.parent, tmp_path / f"moment {len(moments)}"))
+                return result
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for module, name in [("os", "fsync"), ("os", "replace"), ("os", "unlink"), ("pathlib.Path", "unlink")]:
+                patch.setattr(f"{module}.{name}", watched(Path.unlink if module != "os" else getattr(os, name)))
+            run(output, lines(1, 2, 3, 4, 5, failed=(3,)), resume=True, retry_errors=True)
+        wanted = lines(1, 2, 3, 4, 5, failed=() if retry else (3,))
+        merged = 0
+        for folder in moments:
+            merged += (folder / "out.jsonl.retry").exists() and record(1) in (folder / "out.jsonl").read_bytes()
+            run(folder / "out.jsonl", lines(1, 2, 3, 4, 5), resume=True, retry_errors=retry)
+            found = (folder / "out.jsonl").read_bytes().splitlines(keepends=True)
+            assert b"".join(found[1:]) == whole(wanted)[len(record(1)) :]
+            assert found[0] in (record(1), record(1, failed=True))
+            header = read_header(folder / "out.jsonl")
+            assert header is not None
+            failed = [number for number, raw in enumerate(found, 1) if b"error" in raw]
+            assert header.input == InputMark(5, sum(1000 + n for n in range(1, 6) if n not in failed), failed)
+        assert merged > 0
 
     def test_redone_records_of_an_output_that_is_overwritten_go_with_it(self, output: Path) -> None:
         run(output, lines(1, failed=(1,)))
@@ -445,40 +577,40 @@ class Clock:
 
 class TestDisk:
     def test_a_record_is_in_the_file_once_it_is_written(self, output: Path) -> None:
-        with open_journal(output) as journal:
+        with open_output(output) as journal:
             journal.start(SETTINGS)
             journal.write(record(1), line=1)
             assert output.read_bytes() == record(1)
 
     def test_the_header_follows_every_two_seconds(self, output: Path) -> None:
         clock = Clock()
-        with open_journal(output, clock=clock) as journal:
+        with open_output(output, clock=clock) as journal:
             journal.start(SETTINGS)
             reached = []
             for line in range(1, 7):
                 clock.seconds += 0.75
-                journal.mark_input(line, f"digest of {line}")
+                journal.mark(line, line)
                 journal.write(record(line), line=line)
                 header = read_header(output)
-                reached.append(header and header.input_lines)
+                reached.append(header and header.input.lines)
         assert reached == [0, 0, 3, 3, 3, 6]
 
     def test_sync_brings_the_header_up_at_once(self, output: Path) -> None:
-        with open_journal(output) as journal:
+        with open_output(output) as journal:
             journal.sync()
             journal.start(SETTINGS)
-            journal.mark_input(1, "digest of 1")
-            journal.mark_input(2, "digest of 2")
+            journal.mark(1, 71)
+            journal.mark(2, 72)
             journal.write(record(1), line=1)
             journal.sync()
             header = read_header(output)
             assert header is not None
-            assert (header.input_lines, header.input_sha256) == (1, "digest of 1")
+            assert header.input == InputMark(1, 71, [])
 
     def test_records_and_header_are_synced(self, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         synced: list[int] = []
         monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
-        with open_journal(output) as journal:
+        with open_output(output) as journal:
             answer(journal, lines(1))
             synced.clear()
         header = output.with_name("out.jsonl.run.json")
@@ -486,7 +618,7 @@ class TestDisk:
 
     def test_redone_records_are_synced(self, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run(output, lines(1, failed=(1,)))
-        with open_journal(output, resume=True, retry_errors=True) as journal:
+        with open_output(output, resume=True, retry_errors=True) as journal:
             answer(journal, lines(1))
             synced: list[int] = []
             monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
@@ -496,15 +628,15 @@ class TestDisk:
         assert output.stat().st_ino in synced
 
     def test_the_header_counts_a_line_once_all_its_records_are_written(self, output: Path) -> None:
-        with open_journal(output) as journal:
-            journal.start(SETTINGS)
-            journal.mark_input(1, "digest of 1")
+        with open_output(output) as journal:
+            journal.start(SETTINGS, 2)
+            journal.mark(1, 71)
             reached = []
             for item in range(2):
                 journal.write(record(1, item), line=1, last=item == 1)
                 journal.sync()
                 header = read_header(output)
-                reached.append(header and header.input_lines)
+                reached.append(header and header.input.lines)
         assert reached == [0, 1]
 
     def test_a_full_disk_leaves_whole_records(self, output: Path) -> None:
@@ -516,13 +648,15 @@ class TestDisk:
         assert names(output.parent) == ["out.jsonl", "out.jsonl.run.json"]
 
     def test_a_disk_that_fills_while_errors_are_redone_loses_nothing(self, output: Path) -> None:
-        run(output, lines(*range(1, 20), failed=tuple(range(1, 20))))
-        size = len(whole(lines(*range(1, 19)))) + 18 * len(SEAL)
-        with pytest.raises(OutputError, match=r"\(18 records are safe\)"):
-            run_out_of_room(output, lines(*range(1, 20)), room=size + 10, resume=True, retry_errors=True)
-        assert output.read_bytes() == whole(lines(*range(1, 20), failed=tuple(range(1, 20))))
-        assert run(output, lines(*range(1, 20)), resume=True) == 0
-        assert output.read_bytes() == whole(lines(*range(1, 20), failed=(19,)))
+        """There is no room to merge what was redone either, so it waits."""
+        numbers, failed = range(1, 50), tuple(range(1, 20))
+        run(output, lines(*numbers, failed=failed))
+        size = len(whole(lines(*range(1, 19)))) + 18 * len(seal(0))
+        with pytest.raises(OutputError, match=r"\(48 records are safe\)"):
+            run_out_of_room(output, lines(*numbers), room=size + 10, resume=True, retry_errors=True)
+        assert output.read_bytes() == whole(lines(*numbers, failed=failed))
+        assert run(output, lines(*numbers), resume=True) == 0
+        assert output.read_bytes() == whole(lines(*numbers, failed=(19,)))
 
     def test_a_disk_that_fills_after_errors_were_redone_leaves_whole_records(self, output: Path) -> None:
         run(output, lines(*range(1, 20), failed=(1, 7)))
@@ -548,7 +682,7 @@ class TestDisk:
     @pytest.mark.parametrize("lose", [lambda path: shutil.rmtree(path.parent), Path.unlink])
     def test_a_vanished_output_is_told_within_two_seconds(self, output: Path, lose: Callable[[Path], None]) -> None:
         clock = Clock()
-        journal = open_journal(output, clock=clock)
+        journal = open_output(output, clock=clock)
         journal.start(SETTINGS)
         journal.write(record(1), line=1)
         lose(output)
@@ -559,11 +693,11 @@ class TestDisk:
             journal.write(record(3), line=3)
 
     def test_a_vanished_output_is_told_at_the_end(self, output: Path) -> None:
-        journal = open_journal(output)
+        journal = open_output(output)
         answer(journal, lines(1))
         output.rename(output.with_name("elsewhere.jsonl"))
         with pytest.raises(OutputError, match="was moved or deleted"), journal:
-            journal.end_input()
+            pass
         assert output.with_name("elsewhere.jsonl").read_bytes() == record(1)
 
     def test_a_header_that_cannot_be_written_is_told(self, output: Path) -> None:
@@ -576,11 +710,11 @@ class TestDisk:
     ) -> None:
         run(output, lines(1, 2, failed=(1,)))
 
-        def interrupted(path: Path, name: str) -> None:
+        def interrupted(*_: object) -> None:
             monkeypatch.setattr("lalign.jobs.journal.merge_redone", merge_redone)
             raise KeyboardInterrupt
 
-        journal = open_journal(output, resume=True, retry_errors=True)
+        journal = open_output(output, resume=True, retry_errors=True)
         journal.start(SETTINGS)
         journal.write(record(1), line=1)
         monkeypatch.setattr("lalign.jobs.journal.merge_redone", interrupted)

@@ -10,13 +10,24 @@ import orjson
 import pytest
 
 from lalign.errors import OutputError
-from lalign.jobs.resume import SEAL, Resumed, merge_redone, redone_path, scan
+from lalign.jobs.resume import Redone, Resumed, redone_path, scan, seal
+from lalign.jobs.resume import merge_redone as merge
 
 
 def record(line: int, item: int = 0, *, failed: bool = False, text: str = "é") -> bytes:
-    content: dict[str, Any] = {"id": line, "line": line, "item": item}
+    content: dict[str, Any] = {"id": line, "line": line, "item": item, "alignment": {}}
     content |= {"error": {"type": "out_of_memory", "message": ""}} if failed else {"response": text}
     return orjson.dumps(content) + b"\n"
+
+
+SEAL = seal(0xAB)
+
+
+def merge_redone(output: Path) -> list[Redone]:
+    """Merges, and closes what it has opened."""
+    done, stream = merge(output, "out.jsonl", lambda: None)
+    stream.close()
+    return done
 
 
 @pytest.fixture
@@ -24,22 +35,40 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
 
 
-def test_records_and_their_last_line_are_counted(output: Path) -> None:
+def test_what_stands_is_counted(output: Path) -> None:
     records = [record(1, 0), record(1, 1), record(4, 0, failed=True), record(4, 1), record(7, 0)]
     output.write_bytes(b"".join(records))
-    resumed, size = scan(output, "out.jsonl", retry_errors=False)
-    assert (resumed.records, resumed.failures, resumed.last_line, resumed.last_records) == (5, 1, 7, 1)
+    resumed, size = scan(output, "out.jsonl", retry_errors=False, points=2)
+    assert (resumed.records, resumed.failures, resumed.standing, resumed.last_line) == (5, 1, 2, 4)
+    assert (resumed.partial, resumed.partial_records, resumed.partial_responses) == (7, 1, 1)
     assert size == output.stat().st_size
     stands = [(line, item) for line in (1, 4, 7, 8) for item in (0, 1) if resumed.stands(line, item)]
     assert stands == [(1, 0), (1, 1), (4, 0), (4, 1), (7, 0)]
 
 
+def test_an_error_of_a_whole_line_is_all_there_is_of_it(output: Path) -> None:
+    whole = orjson.dumps({"id": 2, "line": 2, "error": {}}) + b"\n"
+    output.write_bytes(record(1, 0) + record(1, 1) + whole)
+    resumed, _ = scan(output, "out.jsonl", retry_errors=False, points=2)
+    assert (resumed.last_line, resumed.partial, list(resumed.failed)) == (2, 0, [2])
+    output.write_bytes(whole + record(2, 1))
+    with pytest.raises(OutputError, match="has 2 records of line 2 where 1 belong"):
+        scan(output, "out.jsonl", retry_errors=False, points=2)
+
+
+def test_a_line_without_any_response_has_failed(output: Path) -> None:
+    output.write_bytes(record(1, 0, failed=True) + record(1, 1) + b"".join(record(2, n, failed=True) for n in (0, 1)))
+    resumed, _ = scan(output, "out.jsonl", retry_errors=True, points=2)
+    assert (list(resumed.failed), list(resumed.redo)) == ([2], [1, 2])
+
+
 def test_a_line_with_an_error_is_redone_whole(output: Path) -> None:
-    output.write_bytes(record(1) + record(4, 0, failed=True) + record(4, 1) + record(7) + record(9, failed=True))
-    resumed, _ = scan(output, "out.jsonl", retry_errors=True)
-    assert (resumed.records, resumed.failures, list(resumed.redo)) == (2, 0, [4, 9])
+    errors = [record(line, item, failed=item == 0) for line in (4, 9) for item in (0, 1)]
+    output.write_bytes(b"".join([record(1), record(1, 1), *errors[:2], record(7), record(7, 1), *errors[2:3]]))
+    resumed, _ = scan(output, "out.jsonl", retry_errors=True, points=2)
+    assert (resumed.records, resumed.failures, list(resumed.redo)) == (4, 0, [4, 9])
     assert [line for line in range(1, 12) if resumed.redoes(line)] == [4, 9]
-    assert [line for line in (1, 4, 7, 9, 10) if resumed.stands(line)] == [1, 7]
+    assert [line for line in (1, 4, 7, 9) if resumed.stands(line)] == [1, 7]
     assert not resumed.stands(4, 1)
 
 
@@ -56,7 +85,7 @@ def test_cut_at_any_byte_the_whole_records_before_stand(output: Path) -> None:
         output.write_bytes(whole[:cut])
         resumed, size = scan(output, "out.jsonl", retry_errors=False)
         assert size == max(end for end in ends if end <= cut)
-        assert resumed.records == resumed.last_line == ends.index(size)
+        assert resumed.records == resumed.last_line == len(resumed.lines) == ends.index(size)
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 50, b"\0\n", b"{\n", b'{"line":2}', b"\xff\xfe\n", b"\n"])
@@ -85,20 +114,26 @@ def test_redone_records_take_the_place_of_their_lines(output: Path) -> None:
     output.write_bytes(b"".join(old) + b'{"torn')
     output.chmod(0o600)
     redone_path(output).write_bytes(record(2, 0) + record(2, 1) + SEAL + record(4) + SEAL)
-    merge_redone(output, "out.jsonl")
+    merge_redone(output)
     assert output.read_bytes() == b"".join([record(1), record(2, 0), record(2, 1), record(3), record(4), record(5)])
     assert stat.S_IMODE(output.stat().st_mode) == 0o600
-    assert [path.name for path in output.parent.iterdir()] == ["out.jsonl"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.jsonl.retry"]
+
+
+def test_a_merge_tells_what_it_has_put_there(output: Path) -> None:
+    output.write_bytes(record(1) + record(2, failed=True) + record(3, failed=True))
+    redone_path(output).write_bytes(record(2) + seal(7) + record(3, failed=True) + seal(8))
+    assert merge_redone(output) == [Redone(2, 7, False, b""), Redone(3, 8, True, b"")]
 
 
 def test_merging_again_after_a_kill_changes_nothing(output: Path) -> None:
     output.write_bytes(record(1) + record(2, failed=True) + record(3))
     waiting = record(2) + SEAL
     redone_path(output).write_bytes(waiting)
-    merge_redone(output, "out.jsonl")
+    merge_redone(output)
     merged = output.read_bytes()
     redone_path(output).write_bytes(waiting)  # as if killed before it was removed
-    merge_redone(output, "out.jsonl")
+    merge_redone(output)
     assert output.read_bytes() == merged == record(1) + record(2) + record(3)
 
 
@@ -109,7 +144,7 @@ def test_a_redone_line_counts_only_once_it_is_whole(output: Path) -> None:
     for cut in range(len(waiting) + 1):
         output.write_bytes(old)
         redone_path(output).write_bytes(waiting[:cut])
-        merge_redone(output, "out.jsonl")
+        merge_redone(output)
         expected = (record(1) if cut >= first else record(1, failed=True)) + (
             record(2, 0) + record(2, 1)
             if cut == len(waiting)
@@ -118,11 +153,13 @@ def test_a_redone_line_counts_only_once_it_is_whole(output: Path) -> None:
         assert output.read_bytes() == expected
 
 
-@pytest.mark.parametrize("waiting", [SEAL, b"\0\0" + SEAL, b"{}\n" + SEAL, b"[]\n" + SEAL])
+@pytest.mark.parametrize(
+    "waiting", [SEAL, b"\0\0" + SEAL, b"{}\n" + SEAL, b"[]\n" + SEAL, record(1) + SEAL[:-2] + b"\n"]
+)
 def test_damaged_redone_records_leave_the_old(output: Path, waiting: bytes) -> None:
     output.write_bytes(record(1, failed=True))
     redone_path(output).write_bytes(waiting)
-    merge_redone(output, "out.jsonl")
+    merge_redone(output)
     assert output.read_bytes() == record(1, failed=True)
 
 
@@ -131,6 +168,6 @@ def test_a_merge_that_fails_leaves_both_files(output: Path) -> None:
     output.write_bytes(damaged)
     redone_path(output).write_bytes(record(1) + SEAL)
     with pytest.raises(OutputError, match="line 2"):
-        merge_redone(output, "out.jsonl")
+        merge_redone(output)
     assert output.read_bytes() == damaged
     assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.jsonl.retry"]

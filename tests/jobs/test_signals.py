@@ -1,4 +1,4 @@
-"""The first SIGINT or SIGTERM is noted, the second ends the process at once."""
+"""The first SIGINT, SIGTERM or SIGHUP is noted, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from lalign.jobs.signals import SIGNALS, Interruption
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_first_signal_is_noted(number: int, status: int) -> None:
     with Interruption() as interruption:
         assert not interruption
@@ -33,9 +33,19 @@ def test_what_signals_did_before_they_do_again() -> None:
 
 
 def test_other_signals_are_left_alone() -> None:
-    before = signal.getsignal(signal.SIGHUP)
+    before = signal.getsignal(signal.SIGUSR1)
     with Interruption():
-        assert signal.getsignal(signal.SIGHUP) is before
+        assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_under_nohup_the_end_of_the_terminal_is_still_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interruption
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_the_main_thread_no_signal_is_touched() -> None:
@@ -56,7 +66,7 @@ def test_outside_the_main_thread_no_signal_is_touched() -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "status"),
-    [("SIGINT", "SIGINT", 130), ("SIGTERM", "SIGTERM", 143), ("SIGTERM", "SIGINT", 130)],
+    [("SIGINT", "SIGINT", 130), ("SIGTERM", "SIGTERM", 143), ("SIGTERM", "SIGINT", 130), ("SIGHUP", "SIGHUP", 129)],
 )
 def test_the_second_signal_ends_the_process_at_once(first: str, second: str, status: int) -> None:
     code = f"""

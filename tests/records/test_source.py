@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lalign.errors import InputError
 from lalign.records import source
-from lalign.records.source import InputDigest, RawLine, count_lines, open_source, read_lines, zstd
+from lalign.records.source import RawLine, count_lines, open_source, read_lines, zstd
 
 BOM = b"\xef\xbb\xbf"
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -294,28 +294,3 @@ def test_what_only_reading_would_tell_is_not_counted(tmp_path: Path) -> None:
     (tmp_path / "in.gz").write_bytes(gzip.compress(b"a\n"))
     for path in (None, Path("-"), tmp_path, *(tmp_path / name for name in ("fifo", "in.gz", "missing"))):
         assert count_lines(path) is None
-
-
-def digest_of(data: bytes) -> str:
-    digest = InputDigest()
-    for line in read_lines(io.BytesIO(data), "in"):
-        digest.update(line)
-    return digest.hexdigest()
-
-
-@pytest.mark.parametrize("same", [b"one\r\ntwo\r\n", BOM + b"one\ntwo\n", b"one\ntwo", b"one\ntwo\n\n \n"])
-def test_the_digest_is_of_the_lines_not_of_how_they_end(same: bytes) -> None:
-    assert digest_of(same) == digest_of(b"one\ntwo\n")
-
-
-@pytest.mark.parametrize("other", [b"", b"one\n", b"one\n\ntwo\n", b"two\none\n", b"one\ntwo\nthree\n", b"onetwo\n"])
-def test_the_digest_tells_changed_lines_and_places(other: bytes) -> None:
-    assert digest_of(other) != digest_of(b"one\ntwo\n")
-
-
-def test_the_digest_of_the_lines_so_far_can_be_taken_at_any_line() -> None:
-    digest, taken = InputDigest(), []
-    for line in read_lines(io.BytesIO(b"one\ntwo\n"), "in"):
-        digest.update(line)
-        taken.append(digest.hexdigest())
-    assert taken == [digest_of(b"one\n"), digest_of(b"one\ntwo\n")]

@@ -1,0 +1,189 @@
+"""From the lines of an input to the records that are to be run, with what an earlier run has answered checked first."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import tempfile
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from lalign.errors import InputError
+from lalign.jobs.answered import line_digest, summed
+from lalign.jobs.header import InputMark
+from lalign.jobs.resume import Resumed
+from lalign.records.parsing import Record, parse_record
+from lalign.records.source import RawLine, count_lines, read_lines
+from lalign.results import Failure
+
+# Lines to be run that wait until the stretch they lie in is known to be unchanged: beyond this they wait on the disk.
+_HELD_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class JobInput:
+    """What is read: the path (None is stdin), whether objects are kept for the output, and how many at the most."""
+
+    path: Path | None = None
+    keep: bool = False
+    limit: int | None = None
+    strict: bool = False
+
+    @property
+    def name(self) -> str:
+        return str(self.path) if self.path is not None else "stdin"
+
+    def total(self) -> int | None:
+        """How many records there are to come, None where only reading would tell."""
+        total = count_lines(self.path)
+        if total is None or self.limit is None:
+            return total if total is not None else self.limit
+        return min(total, self.limit)
+
+
+class Read(NamedTuple):
+    """A line that was read: its number and digest, and its record where it is to be run and can be."""
+
+    line: int
+    digest: int
+    record: Record | None = None
+
+
+class Reader:
+    """The records to run, in order; to be iterated once, in any thread.
+
+    What an output answers already is read first, to its end, and compared; only then are the lines in it that are to
+    be run given out, and what comes after. Memory does not grow with the input but by 8 bytes per id.
+
+    Args:
+        stream: the open input.
+        source: how it is read.
+        resumed: what stands.
+
+    Attributes:
+        skipped: lines passed over, since their records stand.
+        duplicate: a message about the first id that was given before.
+    """
+
+    def __init__(self, stream: BinaryIO, source: JobInput, resumed: Resumed) -> None:
+        self.skipped = 0
+        self.duplicate: str | None = None
+        self._stream = stream
+        self._source = source
+        self._resumed = resumed
+        self._count = 0
+        self._ids: set[int] = set()
+        self._read: queue.SimpleQueue[Read] = queue.SimpleQueue()
+
+    def __iter__(self) -> Iterator[Record | Failure]:
+        """Raises `InputError` where reading fails, or where the input is not the one that the output answers."""
+        for raw in self._to_run():
+            record = parse_record(raw, keep=self._source.keep)
+            self._note_duplicate(record)
+            self._read.put(Read(raw.number, line_digest(raw), record if isinstance(record, Record) else None))
+            yield record
+
+    def take(self) -> list[Read]:
+        """What was read since the last call; the one way by which another thread hears of it."""
+        taken = []
+        while not self._read.empty():
+            taken.append(self._read.get())
+        return taken
+
+    def _to_run(self) -> Iterator[RawLine]:
+        lines = read_lines(self._stream, self._source.name)
+        if self._resumed.input is not None:
+            beyond = yield from self._checked(lines)
+            lines = chain(beyond, lines)
+        while self._within_limit() and (raw := next(lines, None)) is not None:
+            self._count += 1
+            if self._resumed.stands_whole(raw.number):
+                self._pass_over(raw)
+            else:
+                yield raw
+
+    def _checked(self, lines: Iterator[RawLine]) -> Generator[RawLine, None, list[RawLine]]:
+        """The lines to be run of the stretch that the output answers; returns the line after it, if there is one."""
+        comparison = Comparison(self._resumed)
+        beyond: list[RawLine] = []
+        passed: list[Read] = []
+        with tempfile.SpooledTemporaryFile(_HELD_BYTES) as held:
+            for raw in lines:
+                if raw.number > comparison.last:
+                    beyond.append(raw)
+                    break
+                comparison.compare(raw)
+                within = self._within_limit()
+                self._count += 1
+                if comparison.covered < raw.number <= self._resumed.last_line:
+                    passed.append(Read(raw.number, line_digest(raw)))
+                if within and not self._resumed.stands_whole(raw.number):
+                    pickle.dump(raw, held)
+                else:
+                    self.skipped += 1
+            comparison.end()
+            for read in passed:
+                self._read.put(read)
+            size = held.tell()
+            held.seek(0)
+            while held.tell() < size:
+                yield pickle.load(held)
+        return beyond
+
+    def _within_limit(self) -> bool:
+        return self._source.limit is None or self._count < self._source.limit
+
+    def _pass_over(self, raw: RawLine) -> None:
+        self.skipped += 1
+        self._read.put(Read(raw.number, line_digest(raw)))
+
+    def _note_duplicate(self, record: Record | Failure) -> None:
+        if self.duplicate is not None or record.id == record.line:
+            return
+        mark = hash(repr(record.id))  # -1 and -2 have one hash
+        if mark in self._ids:
+            self.duplicate = f"{self._source.name}:{record.line}: id {record.id!r} was given before; all are kept"
+            self._ids.clear()
+        else:
+            self._ids.add(mark)
+
+
+class Comparison:
+    """The input, line by line, with what an output says of it.
+
+    Attributes:
+        covered: the digest tells of lines up to this number.
+        last: the last line to be compared.
+    """
+
+    def __init__(self, resumed: Resumed) -> None:
+        self._expected = resumed.input or InputMark()
+        self.covered = self._expected.lines
+        self.last = max(resumed.last_line, self.covered)
+        self._answered = iter(resumed.lines)
+        self._awaited = next(self._answered, None)
+        self._failed = set(self._expected.failed)
+        self._digest = 0
+        self._seen = 0
+
+    def compare(self, raw: RawLine) -> None:
+        """The next line. Raises `InputError` where the output has other lines."""
+        self._seen = raw.number
+        if self._awaited is not None:
+            if raw.number < self._awaited:
+                raise InputError(f"line {raw.number} of the input has no record in the output, but later lines have")
+            if raw.number > self._awaited:
+                raise InputError(f"line {self._awaited} of the input, which the output answers, is blank")
+            self._awaited = next(self._answered, None)
+        if raw.number <= self.covered and raw.number not in self._failed:
+            self._digest = summed(self._digest, line_digest(raw))
+
+    def end(self) -> None:
+        """No more lines. Raises `InputError` where there are too few, or they are not those that were answered."""
+        if self._awaited is not None or self._seen < self.covered:
+            raise InputError(f"the input has lost some of the {self.last} lines the output answers")
+        if self._digest != self._expected.digest:
+            raise InputError(f"the first {self.covered} lines of the input are not those the output answers")
