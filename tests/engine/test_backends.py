@@ -15,8 +15,9 @@ from scripted import ScriptedBackend
 from lalign.aligner import Aligner
 from lalign.engine.interface import Backend
 from lalign.engine.torch_backend import TorchBackend
-from lalign.jobs.job import Job, JobInput
-from lalign.jobs.journal import open_journal
+from lalign.jobs.job import Job
+from lalign.jobs.output import open_output
+from lalign.jobs.reader import JobInput
 from lalign.jobs.signals import Interruption
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipes import recipe_of
@@ -60,8 +61,8 @@ def settings(*points: Alignment, **sampling: Any) -> Settings:
 
 def run(backend: Backend, source: Path, output: Path, wanted: Settings, limit: int | None = None, **how: Any) -> Job:
     execution = Execution(batch_size=4, statistics=how.pop("statistics", "none"))
-    with open_journal(output, **how) as journal:
-        job = Job(JobInput(source, limit=limit), wanted, journal, execution=execution)
+    with open_output(output, **how) as opened:
+        job = Job(JobInput(source, limit=limit), wanted, opened, execution=execution)
         aligner = Aligner(backend)
         job.start(aligner)
         job.run(aligner, Interruption())
