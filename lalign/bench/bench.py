@@ -136,17 +136,17 @@ def run_lalign(
             streams += [outcome.token_ids for outcome in outcomes if isinstance(outcome, Result)]
     counters = aligner.counters
     return Measurement(
-        time.perf_counter() - began,
-        counters.tokens,
-        first,
-        counters.prefill_seconds,
-        counters.decode_seconds,
-        counters.steps,
-        counters.step_rows,
-        memory.mean,
-        memory.peak,
-        memory.device,
-        tuple(streams),
+        seconds=time.perf_counter() - began,
+        tokens=counters.tokens,
+        first_token_seconds=first,
+        prefill_seconds=counters.prefill_seconds,
+        decode_seconds=counters.decode_seconds,
+        steps=counters.steps,
+        step_rows=counters.step_rows,
+        mean_memory=memory.mean,
+        peak_memory=memory.peak,
+        device_memory=memory.device,
+        streams=tuple(streams),
     )
 
 

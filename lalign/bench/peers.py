@@ -68,17 +68,17 @@ def run_stock(
     seconds = time.perf_counter() - began
     tokens = sum(map(len, streams))
     return Measurement(
-        seconds,
-        tokens,
-        first,
-        prefill,
-        decode,
-        steps,
-        step_rows,
-        memory.mean,
-        memory.peak,
-        memory.device,
-        tuple(streams),
+        seconds=seconds,
+        tokens=tokens,
+        first_token_seconds=first,
+        prefill_seconds=prefill,
+        decode_seconds=decode,
+        steps=steps,
+        step_rows=step_rows,
+        mean_memory=memory.mean,
+        peak_memory=memory.peak,
+        device_memory=memory.device,
+        streams=tuple(streams),
     )
 
 

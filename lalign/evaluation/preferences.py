@@ -21,6 +21,7 @@ import orjson
 
 from lalign.errors import InputError, OptionError
 from lalign.records.source import MAX_LINE_BYTES, open_source, read_lines
+from lalign.text import shortened
 
 Users = Literal["all", "one"]
 Permute = Literal["seed", "all"]
@@ -221,7 +222,7 @@ def _parquet(path: Path | None, name: str) -> list[Any]:
 
 def _question(line: int, fields: Any) -> Question:
     if not isinstance(fields, dict):
-        raise _Unusable("line", f"must be an object, not {_shown(fields)}")
+        raise _Unusable("line", f"must be an object, not {shortened(fields)}")
     if fields.get("question") is not None:
         return Question(
             line,
@@ -250,7 +251,7 @@ def _filled(field: str, value: Any) -> str:
     if value is None:
         raise _Unusable(field, "missing")
     if not isinstance(value, str):
-        raise _Unusable(field, f"must be a string, not {_shown(value)}")
+        raise _Unusable(field, f"must be a string, not {shortened(value)}")
     if not value.strip():
         raise _Unusable(field, "must not be blank")
     return value.strip()
@@ -261,7 +262,7 @@ def _choices(fields: dict[str, Any]) -> tuple[str, ...]:
     if choices is None:
         raise _Unusable("choices", "missing")
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
-        raise _Unusable("choices", f"must be a list of 2 to {len(LETTERS)} strings, not {_shown(choices)}")
+        raise _Unusable("choices", f"must be a list of 2 to {len(LETTERS)} strings, not {shortened(choices)}")
     return tuple(_filled(f"choices[{index}]", choice) for index, choice in enumerate(choices))
 
 
@@ -274,10 +275,4 @@ def _answer(fields: dict[str, Any], count: int) -> int:
         return letters.index(answer.strip().upper())
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < count:
         return answer
-    raise _Unusable("answer", f"must be 0 to {count - 1} or A to {letters[-1]}, not {_shown(answer)}")
-
-
-def _shown(value: Any) -> str:
-    # repr escapes whatever a terminal would act on.
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    raise _Unusable("answer", f"must be 0 to {count - 1} or A to {letters[-1]}, not {shortened(answer)}")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Sequence
-from fractions import Fraction
+from decimal import ROUND_FLOOR, Context, Decimal, InvalidOperation, localcontext
 from itertools import product
 
 from lalign.errors import OptionError
 from lalign.method.recipe import Recipe
 from lalign.method.recipes import recipe_with
+from lalign.text import shortened
 
 MOST_POINTS = 1_000
-# As many digits as any float needs, and no more: an exact fraction of 1e999999999 would fill the memory.
-NUMBER = re.compile(r"[+-]?(\d{1,400}\.?\d{0,400}|\.\d{1,400})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
+# Digits enough for any range worth trying to end where it says.
+EXACT = Context(prec=60)
 
 
 def parse_range(text: str, option: str, *, infinite: bool = False) -> tuple[float, ...]:
@@ -33,7 +34,7 @@ def parse_range(text: str, option: str, *, infinite: bool = False) -> tuple[floa
     points: dict[float, None] = {}
     for item in text.split(","):
         points |= dict.fromkeys(_item(item.strip(), option, infinite))
-        _limit(len(points), option, _shown(text))
+        _limit(len(points), option, shortened(text))
     return tuple(points)
 
 
@@ -58,37 +59,39 @@ def _item(item: str, option: str, infinite: bool) -> list[float]:
     if len(bounds) == 1:
         return [_as_float(bounds[0], item, option)]
     if len(bounds) > 3:
-        raise OptionError(option, f"{_shown(item)}: a range is first:last or first:last:step")
-    first, last, step = (*bounds, Fraction(1))[:3]
+        raise OptionError(option, f"{shortened(item)}: a range is first:last or first:last:step")
+    first, last, step = (*bounds, Decimal(1))[:3]
     if step <= 0:
-        raise OptionError(option, f"{_shown(item)}: the step of a range must be above 0")
+        raise OptionError(option, f"{shortened(item)}: the step of a range must be above 0")
     if last < first:
-        raise OptionError(option, f"{_shown(item)}: the range ends below where it begins")
-    count = (last - first) // step + 1
-    _limit(count, option, _shown(item))
-    return [_as_float(first + index * step, item, option) for index in range(count)]
+        raise OptionError(option, f"{shortened(item)}: the range ends below where it begins")
+    with localcontext(EXACT):
+        steps = (last - first) / step
+        points = steps.to_integral_value(ROUND_FLOOR) + 1
+        _limit(points, option, shortened(item))
+        return [_as_float(first + index * step, item, option) for index in range(int(points))]
 
 
-def _number(part: str, item: str, option: str) -> Fraction:
-    if NUMBER.fullmatch(part):
-        return Fraction(part)
-    within = "" if part == item else f" in {_shown(item)}"
-    raise OptionError(option, f"{_shown(part)}{within} is not a finite number")
-
-
-def _as_float(value: Fraction, item: str, option: str) -> float:
+def _number(part: str, item: str, option: str) -> Decimal:
     try:
-        return float(value)
-    except OverflowError:
-        raise OptionError(option, f"{_shown(item)} is too large a number") from None
+        # Decimal takes digits of all scripts, and underscores among them.
+        number = Decimal(part) if part.isascii() and "_" not in part else Decimal("nan")
+    except InvalidOperation:
+        number = Decimal("nan")
+    if number.is_finite():
+        return number
+    within = "" if part == item else f" in {shortened(item)}"
+    raise OptionError(option, f"{shortened(part)}{within} is not a finite number")
 
 
-def _limit(count: int, option: str, what: str) -> None:
+def _as_float(value: Decimal, item: str, option: str) -> float:
+    number = float(value)
+    if math.isinf(number):
+        raise OptionError(option, f"{shortened(item)} is too large a number")
+    return number
+
+
+def _limit(count: Decimal | int, option: str, what: str) -> None:
     if count > MOST_POINTS:
-        amount = f"{count:,}" if count < 10**9 else "over a thousand million"
+        amount = f"{int(count):,}" if count < 10**9 else "over a thousand million"
         raise OptionError(option, f"{what}: {amount} points; at most {MOST_POINTS:,} are allowed")
-
-
-def _shown(text: str) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
