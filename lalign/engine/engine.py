@@ -48,7 +48,8 @@ class Engine:
         self.batch_size = batch_size
         self.wanted_batch_size = batch_size
         self.recovery = RECOVERY
-        self.done_since_halving = 0
+        self.done_since_change = 0
+        self.has_grown = False
         self.statistics = statistics
         self.points = points
         self.prefixes = list(prefixes)
@@ -205,14 +206,18 @@ class Engine:
         self.batch.refresh()
 
     def _recover(self, done: int) -> None:
-        """Let a halved batch grow again, as a prompt too large for others to share memory with may be past.
+        """Let a halved batch grow again, as prompts too large for others to share memory with may be past.
 
-        Each halving doubles the number of responses that must come before the next try.
+        Where growing leads to a halving, twice as many responses must come before the next try.
         """
-        self.done_since_halving += done
-        if self.batch_size < self.wanted_batch_size and self.done_since_halving >= self.recovery * self.batch_size:
-            self.batch_size = min(2 * self.batch_size, self.wanted_batch_size)
-            self.done_since_halving = 0
+        self.done_since_change += done
+        if self.batch_size < self.wanted_batch_size and self.done_since_change >= self.recovery * self.batch_size:
+            self._resize(2 * self.batch_size)
+            self.has_grown = True
+
+    def _resize(self, batch_size: int) -> None:
+        self.batch_size = max(1, min(batch_size, self.wanted_batch_size))
+        self.done_since_change = 0
 
     def _back_off(self, requests: list[Request]) -> list[Ended]:
         """After running out of memory: halve the batch and put back what was in flight, to be begun anew.
@@ -227,11 +232,13 @@ class Engine:
         ] + requests
         self._clear()
         self.counters.batch_halvings += 1
-        self.done_since_halving = 0
         if self.batch_size == 1 and len(requests) == 1 and len(requests[0].points) == 1:
+            # What could not run alone is what the others had no room beside.
+            self._resize(self.wanted_batch_size)
             return [Ended(Sequence(requests[0], requests[0].points[0]), "out_of_memory")]
-        self.batch_size = max(1, min(self.batch_size, len(requests)) // 2)
-        self.recovery *= 2
+        self.recovery *= 1 + self.has_grown
+        self.has_grown = False
+        self._resize(min(self.batch_size, len(requests)) // 2)
         self.put_back = requests + self.put_back
         return []
 

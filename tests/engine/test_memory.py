@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import psutil
@@ -11,7 +13,7 @@ from conftest import VOCABULARY, TinyModel
 
 from lalign.engine import memory
 from lalign.engine.forward import Forward
-from lalign.engine.memory import LARGEST_AUTO_BATCH, free_bytes, largest_batch, row_bytes
+from lalign.engine.memory import LARGEST_AUTO_BATCH, free_bytes, is_out_of_memory, largest_batch, row_bytes
 
 TOKENS = 40
 
@@ -58,3 +60,65 @@ def test_there_is_always_one_pair_and_never_more_than_are_of_use(
 
 def test_free_memory_of_a_cpu_is_what_the_machine_has_available() -> None:
     assert 0 < free_bytes(torch.device("cpu")) <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_what_says_that_memory_is_out(error: Exception, told: bool) -> None:
+    assert is_out_of_memory(error) is told
+
+
+# In a process of its own, whose address space is bounded when the model stands and half the job has been tried.
+_BOUNDED = """
+import resource, sys, psutil, torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+from lalign.engine.engine import Engine
+from lalign.engine.forward import Forward
+from lalign.engine.interface import Point, Request
+from lalign.method.linear_alignment import Alignment
+from lalign.options import Sampling
+
+torch.set_num_threads(1)
+model = AutoModelForCausalLM.from_config(LlamaConfig(
+    vocab_size=300, hidden_size=512, intermediate_size=16, num_hidden_layers=2, num_attention_heads=8,
+), dtype=torch.float32).eval()
+point = Point(Alignment(ratio=2), Sampling(max_new_tokens=4))
+
+def run(batch_size):
+    waiting = [
+        Request(key, [(key * 7 + place) % 300 for place in range(150)],
+                ([(key * 3 + place) % 300 for place in range(150)],), (1.0,), (point,))
+        for key in range(64)
+    ]
+    def source(room, wait):
+        given, waiting[:] = waiting[:room], waiting[room:]
+        return given or None
+    engine = Engine(Forward(model), frozenset(), batch_size, "none")
+    ends = [end for ended in engine.run(source) for end in ended]
+    return engine, {end.sequence.request.key: (end.reason, end.sequence.tokens) for end in ends}
+
+wanted = run(4)[1]
+bound = psutil.Process().memory_info().vms + (120 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+engine, found = run(64)
+sys.exit(not (len(found) == 64 and found == wanted and engine.counters.batch_halvings > 0))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address spaces are bounded on Linux alone")
+def test_a_batch_is_halved_under_a_bound_on_the_address_space() -> None:
+    done = subprocess.run([sys.executable, "-c", _BOUNDED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
