@@ -10,7 +10,7 @@ import orjson
 from lalign.method.recipe import Recipe
 
 FinishReason = Literal["stop", "length"]
-RecordId = str | int
+RecordId = str | int | float
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,6 +284,8 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
             status = FAILED
     if job.tally.duplicate is not None:
         say(job.tally.duplicate)
+    for notice in job.tally.notices.lines(job.source.name):
+        say(notice)
     if sweep is not None and job.tally.records:
         show(sweep.table())
         if not interruption:  # else the plot would be in the way of the job that goes on

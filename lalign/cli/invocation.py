@@ -13,6 +13,7 @@ from lalign.cli.arguments import (
     RunArguments,
     SamplingArguments,
 )
+from lalign.cli.terminal import say
 from lalign.errors import OptionError
 from lalign.method.linear_alignment import Alignment
 from lalign.models.quiet import silence_libraries
@@ -156,19 +157,23 @@ def records(source: Path | None, most: int | None) -> tuple[Record, ...]:
     from itertools import islice
 
     from lalign.errors import InputError
+    from lalign.records.notices import Notices
     from lalign.records.parsing import parse_record
-    from lalign.records.source import open_source, read_lines
+    from lalign.records.source import json_lines, open_lines
     from lalign.results import Failure
 
     called = "stdin" if source is None else str(source)
-    found = []
-    for raw in islice(read_lines(open_source(source), called), most):
+    found, notices = [], Notices()
+    for raw in islice(json_lines(open_lines(source), called), most):
         record = parse_record(raw)
         if isinstance(record, Failure):
             raise InputError(f"{called}:{record.line}: {record.message}")
+        notices.count(record)
         found.append(record)
     if not found:
         raise InputError(f"{called}: holds no records")
+    for notice in notices.lines(called):
+        say(notice)
     return tuple(found)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import orjson
 
 from lalign.errors import InputError, OptionError
-from lalign.records.source import MAX_LINE_BYTES, open_source, read_lines
+from lalign.records.source import MAX_LINE_BYTES, json_lines, open_lines, open_source, read_lines
 from lalign.text import shortened
 
 Users = Literal["all", "one"]
@@ -179,8 +179,8 @@ def _records(path: Path | None, name: str) -> Iterator[tuple[int, Any]]:
 
 
 def _json_lines(path: Path | None, name: str) -> Iterator[tuple[int, Any]]:
-    with open_source(path) as stream:
-        for raw in read_lines(stream, name):
+    with open_lines(path) as stream:
+        for raw in json_lines(stream, name):
             if raw.too_long:
                 raise InputError(f"{name}:{raw.number}: line: longer than {MAX_LINE_BYTES >> 20} MiB")
             try:

@@ -21,7 +21,7 @@ from lalign.options import Execution, Statistics
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import PROBES, PromptTemplate
 from lalign.records.requests import Settings
-from lalign.records.source import open_source
+from lalign.records.source import open_lines
 from lalign.results import Failure, Result
 from lalign.text import json_number
 
@@ -69,7 +69,7 @@ class Job:
         self.written = written or self.execution.statistics
         self.tally = Tally()
         self.resumed = Resumed()
-        self.stream = open_source(source.path)
+        self.stream = open_lines(source.path)
 
     def fingerprint(self, aligner: Aligner) -> dict[str, Any]:
         """Everything that a response depends on, for a resumed run to compare: flat, JSON values."""
@@ -140,9 +140,10 @@ class Job:
             for outcomes in chain(ticks, [[]]):
                 read = reader.take()
                 writer.note(read)
-                on_records([line.record for line in read if line.record is not None])
+                records = [line.record for line in read if line.record is not None]
+                on_records(records)
                 written = writer.write(outcomes)
-                self._count(written, reader)
+                self._count(records, written, reader)
                 if aligner.counters is not before:  # which are of an earlier call
                     self.tally.batch_halvings = aligner.counters.batch_halvings
                 on_outcomes(written)
@@ -152,7 +153,9 @@ class Job:
             ticks.close()
         self.output.sync()
 
-    def _count(self, written: Sequence[Result | Failure], reader: Reader) -> None:
+    def _count(self, records: Sequence[Record], written: Sequence[Result | Failure], reader: Reader) -> None:
+        for record in records:
+            self.tally.notices.count(record)
         for outcome in written:
             self.tally.count(outcome)
         self.tally.skipped = reader.skipped

@@ -16,7 +16,7 @@ from lalign.jobs.answered import line_digest, summed
 from lalign.jobs.header import InputMark
 from lalign.jobs.resume import Resumed
 from lalign.records.parsing import Record, parse_record
-from lalign.records.source import RawLine, count_lines, read_lines
+from lalign.records.source import RawLine, count_lines, json_lines
 from lalign.results import Failure
 
 # Lines to be run that wait until the stretch they lie in is known to be unchanged: beyond this they wait on the disk.
@@ -94,7 +94,7 @@ class Reader:
         return taken
 
     def _to_run(self) -> Iterator[RawLine]:
-        lines = read_lines(self._stream, self._source.name)
+        lines = json_lines(self._stream, self._source.name)
         if self._resumed.input is not None:
             beyond = yield from self._checked(lines)
             lines = chain(beyond, lines)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from lalign.records.notices import Notices
 from lalign.results import Failure, Result
 
 
@@ -15,6 +16,7 @@ class Tally:
         skipped: input lines that an earlier run has answered.
         batch_halvings: how often the batch was halved for want of memory.
         duplicate: what to say of the first id that was given twice.
+        notices: what to say of the records that were read.
     """
 
     records: int = 0
@@ -25,6 +27,7 @@ class Tally:
     skipped: int = 0
     batch_halvings: int = 0
     duplicate: str | None = None
+    notices: Notices = field(default_factory=Notices)
 
     def count(self, outcome: Result | Failure) -> None:
         """Take one written record into account."""

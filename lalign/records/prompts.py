@@ -64,7 +64,7 @@ class PromptTemplate:
     def token_ids(self, messages: Sequence[Message], principle: str | None = None) -> list[int]:
         """The ids of a conversation up to where the response begins; never a second BOS."""
         system, turns = self._split(messages)
-        text = system if principle is None else _joined(system or self.default_system, principle)
+        text = system if principle is None else _joined(self.default_system if system is None else system, principle)
         if self.is_chat:
             return self._encode(self._render(text, turns), add_special_tokens=False)
         # A prompt that was rendered elsewhere begins with the BOS that the tokenizer is about to add.
@@ -118,7 +118,7 @@ class PromptTemplate:
 
 
 def _joined(first: str | None, second: str) -> str:
-    return second if first is None else f"{first}\n\n{second}"
+    return f"{first}\n\n{second}" if first else second
 
 
 def _transcript(turns: Sequence[Message]) -> str:

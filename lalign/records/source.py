@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import os
+import shlex
+import stat
 import sys
 import zlib
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lalign.errors import InputError
+from lalign.records.formats import refuse_other_formats
 
 if sys.version_info >= (3, 14):
     from compression import zstd as zstd
@@ -58,8 +62,42 @@ def open_source(path: Path | None) -> BinaryIO:
                 return cast(BinaryIO, zstd.open(path))
             case _:
                 return path.open("rb")
+    except IsADirectoryError as error:
+        all_files = f"cat {shlex.quote(str(path))}/*"
+        raise InputError(f"{path}: is a folder, not a file; for all files in it: {all_files}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {_reason(error)}") from error
+
+
+def open_lines(path: Path | None) -> BinaryIO:
+    """As `open_source`, of what must be JSON Lines: a file that is of another format is refused at once.
+
+    What comes through a pipe is looked at only when it is read, by `json_lines`, since it may yet have to be made.
+    """
+    stream = open_source(path)
+    if _is_file(stream):
+        _check_format(stream, "stdin" if path is None or str(path) == "-" else str(path))
+    return stream
+
+
+def json_lines(stream: BinaryIO, name: str) -> Iterator[RawLine]:
+    """As `read_lines`, of what must be JSON Lines. Raises `InputError` where it is of another format."""
+    _check_format(stream, name)
+    yield from read_lines(stream, name)
+
+
+def _check_format(stream: BinaryIO, name: str) -> None:
+    try:
+        refuse_other_formats(stream, name)
+    except _READ_ERRORS as error:
+        raise InputError(f"{name}:1: {_reason(error)}") from error
+
+
+def _is_file(stream: BinaryIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except io.UnsupportedOperation:
+        return False
 
 
 def _of_its_own(stream: BinaryIO) -> BinaryIO:

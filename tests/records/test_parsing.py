@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lalign.errors import OptionError
 from lalign.method.linear_alignment import Alignment
 from lalign.options import Sampling
+from lalign.records.notices import Notices
 from lalign.records.parsing import Message, Problem, Record, parse_record
 from lalign.records.source import RawLine, open_source, read_lines
 from lalign.results import Failure, Result, Usage, to_line
@@ -130,18 +131,21 @@ def test_every_line_of_the_samples_is_a_record(name: str) -> None:
         ({"id": 2**64 - 1}, 2**64 - 1),
         ({"custom_id": "b"}, "b"),
         ({"id": "a", "custom_id": "b"}, "a"),
+        ({"id": 1.0}, 1.0),
+        ({"id": -0.5}, -0.5),
+        ({"custom_id": 1e18}, 1e18),
     ],
 )
-def test_the_id_is_the_lines_own_or_its_number(given_ids: dict[str, Any], expected: str | int) -> None:
-    assert record({"prompt": "Hi", **given_ids}).id == expected
-    assert failure(given_ids).id == expected
+def test_the_id_is_the_lines_own_or_its_number(given_ids: dict[str, Any], expected: str | int | float) -> None:
+    for found in (record({"prompt": "Hi", **given_ids}), failure(given_ids)):
+        assert repr(found.id) == repr(expected)
 
 
-@pytest.mark.parametrize("bad", [2**64, -(2**63) - 1, 10**400, 1.0, True, [], {}])
+@pytest.mark.parametrize("bad", [2**64, -(2**63) - 1, 10**400, 1e19, True, [], {}])
 def test_an_id_that_could_not_be_given_back_unchanged_is_refused(bad: Any) -> None:
     refused = failure({"prompt": "Hi", "id": bad})
     assert (refused.id, refused.type) == (7, "invalid_type")
-    assert refused.message.startswith("id: must be a string or an integer of 64 bits, not ")
+    assert refused.message.startswith("id: must be a string or a number of 64 bits, not ")
 
 
 def test_principle_and_contrast_are_texts() -> None:
@@ -163,6 +167,8 @@ def test_principle_and_contrast_are_texts() -> None:
         ("temperature", 1, 1.0),
         ("top_p", 0.9, 0.9),
         ("top_k", 40, 40),
+        ("min_p", 0, 0.0),
+        ("repetition_penalty", 2, 2.0),
         ("max_new_tokens", 1, 1),
         ("seed", 2**63 - 1, 2**63 - 1),
         ("stop", "\n", ("\n",)),
@@ -177,7 +183,7 @@ def test_an_option_has_the_type_that_a_run_gives_it(name: str, value: Any, expec
 
 
 def test_a_null_option_is_absent_and_what_is_no_option_is_ignored() -> None:
-    assert record({"prompt": "Hi", "ratio": None, "stop": None, "min_p": 7, "scale": "x", "x": 1}).options == {}
+    assert record({"prompt": "Hi", "ratio": None, "stop": None, "scale": "x", "x": 1}).options == {}
 
 
 @pytest.mark.parametrize(
@@ -188,7 +194,8 @@ def test_a_null_option_is_absent_and_what_is_no_option_is_ignored() -> None:
         ({"max_tokens": 5, "max_completion_tokens": 6}, {"max_new_tokens": 6}),
         ({"max_tokens": 5, "max_completion_tokens": None}, {"max_new_tokens": 5}),
         ({"stop": "\n"}, {"stop": ("\n",)}),
-        ({"ratio": 1, "top_k": 4, "n": 3}, {}),
+        ({"ratio": 1, "top_k": 4, "min_p": 0.5}, {"ratio": 1.0, "top_k": 4, "min_p": 0.5}),
+        ({"repetition_penalty": 1.5, "max_new_tokens": 3}, {"repetition_penalty": 1.5, "max_new_tokens": 3}),
     ],
 )
 def test_an_openai_body_gives_the_options_that_it_has(body: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -213,6 +220,8 @@ BAD_OPTIONS = [
     ("top_p", 1.1),
     ("top_k", 1.5),
     ("top_k", -1),
+    ("min_p", 7),
+    ("repetition_penalty", 0),
     ("max_new_tokens", 0),
     ("max_new_tokens", 64.0),
     ("seed", 2**63),
@@ -226,6 +235,20 @@ def test_an_option_out_of_range_is_told_in_the_words_of_the_command_line(name: s
         (Alignment if name in ("ratio", "p") else Sampling)(**{name: value})
     refused = failure({"prompt": "Hi", name: value, "id": "x"})
     assert refused == Failure("x", 7, "invalid_option", str(said.value))
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "max_completion_tokens", "max_tokens"])
+def test_the_length_of_a_response_has_three_names(name: str) -> None:
+    assert record({"prompt": "Hi", name: 3}).options == {"max_new_tokens": 3}
+    assert record({"prompt": "Hi", "max_tokens": 9, name: 3}).options == {"max_new_tokens": 3}
+    assert failure({"prompt": "Hi", name: 0}).message.startswith(f"{name}: must be a whole number ")
+
+
+def test_texts_may_stand_in_the_body() -> None:
+    body = {"messages": user("Hi"), "principle": "Be kind", "contrast": "Be rude", "system": "Be brief"}
+    found = record({"body": body, "contrast": "Be dull"})
+    assert (found.principle, found.contrast) == ("Be kind", "Be dull")
+    assert found.messages[0] == Message("system", "Be brief")
 
 
 @pytest.mark.parametrize("stop", ["", [""], ["a", 1], 5, {"a": "b"}])
@@ -283,7 +306,7 @@ UNUSABLE: list[tuple[Any, Problem, str]] = [
     ({"chosen": " "}, "empty_prompt", "chosen: must not be blank"),
     ({"chosen": "\n\nHuman:\n\nAssistant: x"}, "empty_prompt", "chosen: turn 1: must not be blank"),
     ({"prompt": 5}, "invalid_type", "prompt: must be a string, not 5"),
-    ({"prompt": ["a"]}, "invalid_type", "prompt: must be a string, not ['a']"),
+    ({"prompt": ["a"]}, "invalid_type", "prompt[0]: must be an object, not 'a'"),
     ({"messages": "Hi"}, "invalid_type", "messages: must be a list of messages, not 'Hi'"),
     ({"messages": ["Hi"]}, "invalid_type", "messages[0]: must be an object, not 'Hi'"),
     ({"messages": [{"role": "user"}]}, "invalid_type", "messages[0].content: must be a string, not None"),
@@ -297,7 +320,8 @@ UNUSABLE: list[tuple[Any, Problem, str]] = [
     ({"messages": [SYSTEM, SYSTEM, *user("Hi")]}, "invalid_type", "messages[1].role: a system turn must come first"),
     ({"body": "Hi"}, "invalid_type", "body: must be an object, not 'Hi'"),
     ({"body": {"messages": {}}}, "invalid_type", "body.messages: must be a list of messages, not {}"),
-    ({"chosen": ["Hi"]}, "invalid_type", "chosen: must be a string, not ['Hi']"),
+    ({"chosen": ["Hi"]}, "invalid_type", "chosen[0]: must be an object, not 'Hi'"),
+    ({"chosen": 5}, "invalid_type", "chosen: must be a string, not 5"),
     ({"chosen": "Hi\n\nHuman: Hi"}, "invalid_type", "chosen: must start with 'Human:', not 'Hi'"),
     ({"prompt": "Hi", "principle": 5}, "invalid_type", "principle: must be a string, not 5"),
     ({"prompt": "Hi", "principle": " "}, "invalid_option", "principle: must not be blank"),
@@ -408,9 +432,12 @@ def test_whatever_is_deep_enough_to_be_read_can_be_written() -> None:
 
 # Fuzzing: whatever the bytes, one outcome for each line, and one that can be written
 
-OPTIONS = ["ratio", "p", "temperature", "top_p", "top_k", "max_new_tokens", "max_tokens", "seed", "stop"]
-FORMS = ["prompt", "messages", "body", "chosen"]
-KEYS = [*OPTIONS, *FORMS, "id", "custom_id", "principle", "contrast", "role", "content", "type", "text"]
+OPTIONS = ["ratio", "p", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"]
+OPTIONS += ["max_new_tokens", "max_tokens", "seed", "stop"]
+FORMS = ["prompt", "messages", "body", "chosen", "instruction", "question", "turns", "conversations"]
+ASKED = ["n", "tools", "response_format", "logit_bias", "stream", "url", "input", "Ratio", "max-new-tokens"]
+KEYS = [*OPTIONS, *FORMS, *ASKED, "id", "custom_id", "principle", "contrast", "system"]
+KEYS += ["role", "content", "type", "text", "from", "value"]
 SCALARS = (
     st.none()
     | st.booleans()
@@ -433,7 +460,14 @@ PROMPTS: dict[str, st.SearchStrategy[Any]] = {
     "prompt": st.text(min_size=1),
     "messages": CONVERSATIONS,
     "body": st.fixed_dictionaries({"messages": CONVERSATIONS}, optional={"seed": NUMBERS, "max_tokens": NUMBERS}),
-    "chosen": st.lists(st.sampled_from(["\n\nHuman:", "\n\nAssistant:", " ", "a", "\n"]), max_size=8).map("".join),
+    "chosen": st.lists(st.sampled_from(["\n\nHuman:", "\nAssistant:", " ", "a", "\n"]), max_size=8).map("".join)
+    | CONVERSATIONS,
+    "instruction": st.text(min_size=1),
+    "turns": st.lists(st.text(), max_size=2),
+    "conversations": st.lists(
+        st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt", "system", "x"]), "value": st.text()}),
+        max_size=3,
+    ),
 }
 OWN = dict.fromkeys([*OPTIONS, "id"], NUMBERS)
 LINES = st.one_of(
@@ -452,6 +486,8 @@ VALID = [
         {"messages": [SYSTEM, *user("one"), ASSISTANT, *user("two \U0001f600")], "seed": 2**63 - 1, "id": 2**64 - 1},
         {"custom_id": "b", "body": {"messages": user("Hi"), "temperature": 0.5, "max_tokens": 5, "stop": "\n"}},
         {"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d", "principle": "kind", "big": 10**30},
+        {"prompt": user("Hi"), "chosen": [*user("Hi"), ASSISTANT], "system": "", "Ratio": 2, "n": 3, "id": 1.5},
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "max-new-tokens": 3},
     )
 ]
 
@@ -485,6 +521,10 @@ def check_outcome(outcome: Record | Failure, line: int) -> None:
         written = to_line(outcome)
     else:
         assert outcome.messages[-1].role == "user"
+        assert all(message.content.strip() or message.role == "system" for message in outcome.messages)
+        notices = Notices()
+        notices.count(outcome)
+        assert all(len(line) < 200 for line in notices.lines("in"))
         for settings_of in (Alignment(), Sampling()):
             own = {name: value for name, value in outcome.options.items() if hasattr(settings_of, name)}
             replace(settings_of, **own)

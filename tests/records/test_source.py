@@ -111,7 +111,8 @@ def test_a_closed_stdin_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_cannot_be_opened_is_named_in_one_line(tmp_path: Path, suffix: str) -> None:
     missing, folder = tmp_path / f"missing{suffix}", tmp_path / f"folder{suffix}"
     folder.mkdir()
-    for path, reason in ((missing, "No such file or directory"), (folder, "Is a directory")):
+    mended = f"is a folder, not a file; for all files in it: cat {folder}/*"
+    for path, reason in ((missing, "No such file or directory"), (folder, mended)):
         with pytest.raises(InputError) as failure:
             open_source(path)
         assert str(failure.value) == f"{path}: {reason}"

@@ -1,0 +1,46 @@
+"""What is told of an input as a whole, once: what its records ask for in vain, and where their prompts come from."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from lalign.records.parsing import Record
+from lalign.records.problems import shown
+
+# Names come from data: so many are counted one by one, and so many of these are told.
+_COUNTED = 1000
+_TOLD = 10
+
+
+class Notices:
+    """Counts, record by record, what `lines` then says in a line or two."""
+
+    def __init__(self) -> None:
+        self._ignored: Counter[str] = Counter()
+        self._read_from: Counter[str] = Counter()
+
+    def count(self, record: Record) -> None:
+        """Take one record into account."""
+        for given in record.ignored:
+            name = given if len(given) <= 60 else shown(given)
+            if name in self._ignored or len(self._ignored) < _COUNTED:
+                self._ignored[name] += 1
+        if record.read_from is not None:
+            self._read_from[record.read_from] += 1
+
+    def lines(self, name: str) -> list[str]:
+        """What is to be told of the input called `name`; nothing where there is nothing."""
+        told = []
+        if self._read_from:
+            told.append(f"{name}: prompts were read from {_listed(self._read_from)}")
+        if self._ignored:
+            told.append(f"{name}: ignored {_listed(self._ignored)}")
+        return told
+
+
+def _listed(counts: Counter[str]) -> str:
+    (first, count), *others = counts.most_common(_TOLD)
+    listed = f"{first} in {count} record{'s' if count != 1 else ''}"
+    listed += "".join(f", {name} in {count}" for name, count in others)
+    more = len(counts) - 1 - len(others)
+    return f"{listed}, and {more} more" if more else listed
