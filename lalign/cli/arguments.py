@@ -179,7 +179,9 @@ class RunArguments:
             "--compile",
         ),
     ] = False
-    quiet: Annotated[bool, _flag("No progress and no summary; errors still show.", RUN, "--quiet", "-q")] = False
+    quiet: Annotated[
+        bool, _flag("No progress and no summary; errors and warnings still show.", RUN, "--quiet", "-q")
+    ] = False
     debug: Annotated[bool, _flag("Show tracebacks.", RUN, "--debug")] = False
 
 

@@ -114,6 +114,39 @@ class TestRecords:
         for number, error in enumerate(errors, start=2):
             assert f"lalign: stdin:{number}: {error['error']['message']}\n" in finished.err
 
+    @pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
+    def test_what_records_ask_for_in_vain_is_told_once_at_the_end(self, lalign: Lalign, quiet: list[str]) -> None:
+        body = {"messages": [{"role": "user", "content": "Hi"}], "logit_bias": {"1": 2}}
+        given = [{"body": body}, {"body": {**body, "stream": True}}, {"question": "Hi", "Ratio": 0}]
+        finished = lalign.generate(*quiet, stdin=lines(*given))
+        assert finished.status == 0
+        told = [line for line in finished.err.splitlines() if line.startswith("lalign: ")]
+        assert told == [
+            "lalign: stdin: prompts were read from question in 1 record",
+            "lalign: stdin: ignored body.logit_bias in 2 records, body.stream in 1, Ratio in 1",
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "data", "told"),
+        [
+            ("in.json", b'[{"prompt": "Hi"}]', r"is a JSON array, .*: jq -c '\.\[\]' in\.json"),
+            ("in.jsonl", '{"prompt": "Hi"}'.encode("utf-16"), r"is UTF-16, .*: iconv -f UTF-16 -t UTF-8 in\.jsonl"),
+            ("in.zip", b"PK\x03\x04", r"is a zip archive, .*: unzip -p in\.zip"),
+            ("folder", None, r"is a folder, not a file; .*: cat folder/\*"),
+        ],
+    )
+    @pytest.mark.parametrize("command", ["generate", "sweep", "bench"])
+    def test_another_format_is_refused_before_the_model_is_loaded(
+        self, lalign: Lalign, tmp_path: Path, name: str, data: bytes | None, told: str, command: str
+    ) -> None:
+        if data is None:
+            (tmp_path / name).mkdir()
+        else:
+            (tmp_path / name).write_bytes(data)
+        finished = lalign(command, name, "--principle", "principle.txt", "--model", "/nonexistent")
+        assert finished.status == 2
+        assert re.fullmatch(rf"{re.escape(name)}: {told}", only_line(finished))
+
     def test_without_any_principle_a_line_needs_its_own(self, lalign: Lalign, tiny_folder: Path) -> None:
         own = {"prompt": "Hi", "principle": "Be brief.", "max_new_tokens": 1}
         finished = lalign("generate", "--model", tiny_folder, stdin=lines(own, {"prompt": "Hi"}))
@@ -223,7 +256,7 @@ BAD_USAGE: list[tuple[str, str]] = [
     ("in.jsonl --contrast gone.txt", "--contrast: gone.txt: No such file or directory"),
     ("in.jsonl --system empty.txt", "--system: empty.txt: is empty"),
     ("gone.jsonl", "gone.jsonl: No such file or directory"),
-    (".", ".: Is a directory"),
+    (".", r"\.: is a folder, not a file; for all files in it: cat \./\*"),
     ("gone/in.jsonl.gz", "gone/in.jsonl.gz: No such file or directory"),
     ("in.jsonl -o gone/out.jsonl", "gone/out.jsonl: its folder does not exist"),
     ("in.jsonl -o .", ".: is not a file"),

@@ -158,6 +158,20 @@ class TestRun:
         source.write_bytes(b"".join(orjson.dumps({"id": given, "prompt": "Hi"}) + b"\n" for given in ids))
         assert run(aligner, source, output).tally.duplicate is None
 
+    def test_what_the_records_of_this_run_ask_for_in_vain_is_counted(
+        self, aligner: Aligner, source: Path, output: Path
+    ) -> None:
+        source.write_bytes(b'{"prompt": "Hi", "n": 2}\n' * 5)
+        assert run(aligner, source, output).tally.notices.lines("in") == ["in: ignored n in 5 records"]
+        cut(output, 3)
+        resumed = run(aligner, source, output, resume=True)
+        assert resumed.tally.notices.lines("in") == ["in: ignored n in 2 records"]
+
+    def test_an_input_of_another_format_is_told_when_the_job_is_made(self, source: Path, output: Path) -> None:
+        source.write_bytes(b'[{"prompt": "Hi"}]')
+        with open_journal(output) as journal, pytest.raises(InputError, match="is a JSON array, not JSON Lines"):
+            Job(JobInput(source), SETTINGS, journal)
+
     def test_the_lines_to_come_are_counted(self, aligner: Aligner, source: Path, output: Path) -> None:
         with open_output(output) as journal:
             assert Job(JobInput(source), SETTINGS, journal).remaining() == 20

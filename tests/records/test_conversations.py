@@ -88,10 +88,11 @@ def test_a_system_message_is_a_text() -> None:
 
 @pytest.mark.parametrize("key", ["tool_calls", "function_call"])
 def test_a_call_of_a_tool_in_the_conversation_is_refused(key: str) -> None:
-    turns = [USER, {"role": "assistant", "content": "Let me look", key: [{"id": "a"}]}, USER]
+    called: dict[str, Any] = {"role": "assistant", "content": "Let me look", key: [{"id": "a"}]}
+    turns = [USER, called, USER]
     refused = failure({"messages": turns})
     assert (refused.type, refused.message) == ("unsupported", f"messages[1].{key}: lalign knows no tools")
-    turns[1][key] = []
+    called[key] = []
     assert len(record({"messages": turns}).messages) == 3
 
 

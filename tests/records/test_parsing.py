@@ -109,7 +109,9 @@ def test_the_first_form_of_messages_prompt_body_and_chosen_is_taken() -> None:
         line[form] = None
 
 
-@pytest.mark.parametrize("name", ["prompts.jsonl", "options.jsonl", "openai_batch.jsonl", "anthropic_hh.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["prompts.jsonl", "options.jsonl", "openai_batch.jsonl", "anthropic_hh.jsonl", "forms.jsonl"]
+)
 def test_every_line_of_the_samples_is_a_record(name: str) -> None:
     with open_source(SAMPLES / name) as stream:
         outcomes = [parse_record(line) for line in read_lines(stream, name)]

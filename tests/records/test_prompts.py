@@ -18,6 +18,7 @@ PRINCIPLE = "Be kind."
 ASK = (Message("user", "Why?"),)
 MULTI_TURN = (Message("user", "Hi"), Message("assistant", "Ho"), Message("user", "Why?"))
 OWN_SYSTEM = (Message("system", "You are Ada."), *ASK)
+EMPTY_SYSTEM = (Message("system", ""), *ASK)
 
 WITH_DEFAULT = (
     "<bos>{% if messages[0].role != 'system' %}[system]You are Bob.[/system]{% endif %}"
@@ -137,6 +138,25 @@ def written(tiny_tokenizer: TinyTokenizer) -> Any:
             "<bos>[user]You are Eve.\n\nWhy?[/user][assistant]",
             "<bos>[user]You are Eve.\n\nBe kind.\n\nWhy?[/user][assistant]",
             id="a system role silently dropped",
+        ),
+        pytest.param(
+            WITH_DEFAULT,
+            EMPTY_SYSTEM,
+            "You are Eve.",
+            "<bos>[system][/system][user]Why?[/user][assistant]",
+            "<bos>[system]Be kind.[/system][user]Why?[/user][assistant]",
+            id="an empty system turn in place of a default text",
+        ),
+        pytest.param(
+            REFUSING,
+            EMPTY_SYSTEM,
+            "You are Eve.",
+            "<bos>[user]Why?[/user][assistant]",
+            "<bos>[user]Be kind.\n\nWhy?[/user][assistant]",
+            id="an empty system turn, and a system role refused",
+        ),
+        pytest.param(
+            None, EMPTY_SYSTEM, None, "<bos>Why?", "<bos>Be kind.\n\nWhy?", id="an empty system turn, and no template"
         ),
         pytest.param(None, ASK, None, "<bos>Why?", "<bos>Be kind.\n\nWhy?", id="no template"),
         pytest.param(
