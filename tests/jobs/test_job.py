@@ -169,8 +169,8 @@ class TestRun:
 
     def test_an_input_of_another_format_is_told_when_the_job_is_made(self, source: Path, output: Path) -> None:
         source.write_bytes(b'[{"prompt": "Hi"}]')
-        with open_journal(output) as journal, pytest.raises(InputError, match="is a JSON array, not JSON Lines"):
-            Job(JobInput(source), SETTINGS, journal)
+        with open_output(output) as opened, pytest.raises(InputError, match="is a JSON array, not JSON Lines"):
+            Job(JobInput(source), SETTINGS, opened)
 
     def test_the_lines_to_come_are_counted(self, aligner: Aligner, source: Path, output: Path) -> None:
         with open_output(output) as journal:
