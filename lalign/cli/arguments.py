@@ -222,7 +222,12 @@ class SweepArguments:
     ] = None
     plot: Annotated[
         Path | None,
-        _option("Draw the curves: .png or .svg, or .html with the responses side by side.", SWEEP, metavar="FILE"),
+        _option(
+            "Draw the curves: .png or .svg, or .html with the responses side by side. --overwrite replaces it, "
+            "also with --resume.",
+            SWEEP,
+            metavar="FILE",
+        ),
     ] = None
 
 

@@ -232,10 +232,11 @@ def _carry_out(
         invocation.path(source), output.keep, invocation.at_least_one("limit", output.limit), output.strict
     )
     system = invocation.text(alignment.system, "system")
-    invocation.check_paths(source, alignment, model, output, sweep.plotted if sweep else None)
+    plot = sweep.plotted if sweep else None
+    invocation.check_paths(source, alignment, model, output, plot)
     opened = open_output(
         output.output,
-        overwrite=output.overwrite,
+        overwrite=output.overwrite and not (output.resume and plot),  # then it is for the plot alone
         resume=output.resume,
         retry_errors=output.retry_errors,
         force=output.force,
@@ -288,20 +289,21 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
         say(notice)
     if sweep is not None and job.tally.records:
         show(sweep.table())
-        if not interruption:  # else the plot would be in the way of the job that goes on
+        if not (interruption or status):  # else it would be a plot of half a job
             sweep.draw(f"lalign sweep of {job.source.name}")
     if not running.quiet:
         show(summary(job.tally, time.monotonic() - began, where))
     if interruption:
-        say(f"interrupted{_how_to_resume(where)}")
+        say(f"interrupted{_how_to_resume(where, plotted=sweep is not None and sweep.plotted is not None)}")
         return interruption.status
     return status or (FAILED if job.tally.failures or job.resumed.failures else 0)
 
 
-def _how_to_resume(where: str) -> str:
+def _how_to_resume(where: str, *, plotted: bool) -> str:
     if where == "stdout":
         return ""
-    words = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
+    left_out = ("--resume",) if plotted else ("--overwrite", "--resume")
+    words = [word for word in sys.argv[1:] if word not in left_out]
     return f"; resume with: lalign {shlex.join([*words, '--resume'])}"
 
 

@@ -12,7 +12,8 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Interruption:
-    """While entered, the first signal is only noted, so that what is finished can be written; the second ends at once.
+    """While entered, the first signal is only noted, so that what is finished can be written; the second ends at once;
+    SIGHUP never does.
 
     Attributes:
         received: the signal's number, None while none has come. The exit status is 128 + this.
@@ -42,9 +43,10 @@ class Interruption:
             signal.signal(number, before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = number
+        elif number != getattr(signal, "SIGHUP", None):  # which kernel and shell both send when a terminal is closed
             os._exit(128 + number)
-        self.received = number
 
 
 def _is_ignored(number: int) -> bool:

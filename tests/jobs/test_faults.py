@@ -123,7 +123,9 @@ class TestKills:
         job.send(number)
         return job.end()
 
-    def test_killed_dead_and_resumed_until_it_is_done(self, lalign: Lalign, uninterrupted: bytes, output: Path) -> None:
+    def test_killed_dead_and_resumed_until_it_is_done(
+        self, lalign: Lalign, uninterrupted: bytes, output: Path, record_property: Callable[[str, object], None]
+    ) -> None:
         arguments = ["generate", *lalign.tiny, *OPTIONS, *FILES, "--resume"]
         killed = 0
         for moment in sorted(self.moments(seed=1)):
@@ -135,10 +137,11 @@ class TestKills:
         assert lalign(*arguments).status == 1  # blank prompts are among the lines
         assert output.read_bytes() == uninterrupted
         assert {path.name for path in output.parent.glob("out*")} == {"out.jsonl", "out.jsonl.run.json"}
+        record_property("killed", killed)
         assert killed >= KILLS // 4  # or it would have shown little
 
     def test_terminated_and_resumed_with_the_command_it_names_until_it_is_done(
-        self, lalign: Lalign, uninterrupted: bytes, output: Path
+        self, lalign: Lalign, uninterrupted: bytes, output: Path, record_property: Callable[[str, object], None]
     ) -> None:
         arguments: list[Any] = ["generate", *lalign.tiny, *OPTIONS, *FILES]
         terminated = 0
@@ -156,11 +159,12 @@ class TestKills:
                 arguments = shlex.split(named[1])
         assert lalign(*arguments).status == 1
         assert output.read_bytes() == uninterrupted
+        record_property("terminated", terminated)
         assert terminated >= KILLS // 4
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks whether a process has ended")
     def test_killed_dead_while_lines_are_redone_and_resumed_until_it_is_done(
-        self, lalign: Lalign, uninterrupted: bytes, output: Path
+        self, lalign: Lalign, uninterrupted: bytes, output: Path, record_property: Callable[[str, object], None]
     ) -> None:
         """Two thirds of the lines could not be used; they are corrected, and others come after them."""
         whole = prompts(LINES).splitlines(keepends=True)
@@ -200,6 +204,8 @@ class TestKills:
         assert lalign(*arguments).status == 1
         assert output.read_bytes() == uninterrupted
         assert {path.name for path in output.parent.glob("out*")} == {"out.jsonl", "out.jsonl.run.json"}
+        record_property("killed", killed)
+        record_property("killed while redone lines waited", merged)
         assert killed >= KILLS // 4
         assert merged >= KILLS // 8  # killed while redone lines were waiting
 
@@ -214,6 +220,18 @@ class TestKills:
         assert uninterrupted.startswith(output.read_bytes())
         assert lalign(*arguments[:-1], "--resume").status == 1
         assert output.read_bytes() == uninterrupted
+
+    def test_an_interrupted_sweep_resumes_with_its_plot(self, lalign: Lalign, output: Path) -> None:
+        """Which is drawn at the end, over what was to be overwritten."""
+        plot = output.with_name("plot.html")
+        plot.write_text("of another day")
+        options = ("--ratios", "0:1", "--plot", "plot.html", "--overwrite")
+        status, errors = self.kill(lalign, ["sweep", *lalign.tiny, *FILES, *options], output, signal.SIGINT, (2, 0))
+        assert (status, plot.read_text()) == (130, "of another day")
+        command = shlex.split(last_line(errors).removeprefix("lalign: interrupted; resume with: lalign "))
+        assert lalign(*command).status == 1
+        assert "of another day" not in plot.read_text()
+        assert {orjson.loads(raw)["line"] for raw in output.read_bytes().splitlines()} == set(range(1, LINES + 1))
 
     @pytest.mark.skipif(sys.platform != "linux", reason="needs a small pipe")
     def test_a_second_interrupt_ends_it_at_once(self, lalign: Lalign, output: Path) -> None:

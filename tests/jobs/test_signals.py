@@ -38,6 +38,14 @@ def test_other_signals_are_left_alone() -> None:
         assert signal.getsignal(signal.SIGUSR1) is before
 
 
+def test_a_terminal_that_is_closed_sends_more_than_one() -> None:
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert interruption.received == signal.SIGTERM
+
+
 def test_under_nohup_the_end_of_the_terminal_is_still_nothing() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -66,7 +74,7 @@ def test_outside_the_main_thread_no_signal_is_touched() -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "status"),
-    [("SIGINT", "SIGINT", 130), ("SIGTERM", "SIGTERM", 143), ("SIGTERM", "SIGINT", 130), ("SIGHUP", "SIGHUP", 129)],
+    [("SIGINT", "SIGINT", 130), ("SIGTERM", "SIGTERM", 143), ("SIGTERM", "SIGINT", 130), ("SIGHUP", "SIGTERM", 143)],
 )
 def test_the_second_signal_ends_the_process_at_once(first: str, second: str, status: int) -> None:
     code = f"""
