@@ -45,7 +45,7 @@ class Aligner:
         """Load a model: a hub id, a folder, a .gguf file, or None for the default one.
 
         `options` are the fields of `lalign.models.loading.ModelOptions`: device, dtype, device_map, allow_pickle,
-        trust_remote_code. Raises `ModelError` or `OptionError`.
+        trust_remote_code, compile. Raises `ModelError` or `OptionError`.
         """
         from lalign.models.loading import ModelOptions
 

@@ -51,7 +51,6 @@ class Execution:
     batch_size: int | Literal["auto"] = 16
     memory_share: float = 0.7
     statistics: Statistics = "steps"
-    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size != "auto":

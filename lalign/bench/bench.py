@@ -82,7 +82,8 @@ def _serve(connection: Connection, model: ModelOptions, work: Work, peer: bool) 
 
     silence_libraries()
     try:
-        loaded = load(replace(model, reorder=not peer))
+        # Peers run the model as transformers loads it, which is how one that is to be compiled is left.
+        loaded = load(replace(model, compile=peer))
         connection.send(_facts(loaded))
         while True:
             contender, batch_size, limit = connection.recv()

@@ -163,7 +163,7 @@ def evaluate(
     questions = read_questions(invocation.path(source))
     with Progress(None, quiet=running.quiet, source="eval", unit="item") as bar:
         found = run_evaluation(
-            invocation.aligner(model),
+            invocation.aligner(model, compile=running.compile),
             questions,
             points,
             options,
@@ -251,7 +251,7 @@ def _carry_out(
             written=output.stats,  # type: ignore[arg-type]
         )
         return _run(
-            job, invocation.aligner(model, compiled=running.compile), running, invocation.name(output.output), sweep
+            job, invocation.aligner(model, compile=running.compile), running, invocation.name(output.output), sweep
         )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lalign.records.requests import Settings
 
 
-def model_options(model: ModelArguments, *, reorder: bool = True) -> ModelOptions:
+def model_options(model: ModelArguments, *, compile: bool = False) -> ModelOptions:
     """The model to load. Raises `OptionError`."""
     from lalign.backends import check_engine
     from lalign.models.loading import ModelOptions
@@ -41,16 +41,16 @@ def model_options(model: ModelArguments, *, reorder: bool = True) -> ModelOption
         device_map=model.device_map,
         allow_pickle=model.allow_pickle,
         trust_remote_code=model.trust_remote_code,
-        reorder=reorder,
+        compile=compile,
     )
 
 
-def aligner(model: ModelArguments, *, compiled: bool = False) -> Aligner:
+def aligner(model: ModelArguments, *, compile: bool) -> Aligner:
     """The model, loaded. Raises `ModelError`, `OptionError`."""
     from lalign.aligner import Aligner
     from lalign.backends import open_backend
 
-    return Aligner(open_backend(model_options(model, reorder=not compiled), model.engine))
+    return Aligner(open_backend(model_options(model, compile=compile), model.engine))
 
 
 def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:
@@ -88,7 +88,6 @@ def execution(running: RunArguments, statistics: str) -> Execution:
         batch_size=batch_size,
         memory_share=running.memory_share,
         statistics=cast(Statistics, statistics),
-        compile=running.compile,
     )
 
 

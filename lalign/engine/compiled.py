@@ -10,7 +10,6 @@ from torch import Tensor
 from lalign.engine.cache import STATIC_BLOCK, KVStore
 from lalign.engine.forward import Forward
 from lalign.errors import OptionError
-from lalign.models.linear import ReorderedLinear
 
 
 class CompiledForward(Forward):
@@ -18,16 +17,14 @@ class CompiledForward(Forward):
 
     Shapes change only when the store grows, so there are few compilations. Prompts run as they do without it.
 
-    Raises `OptionError` for a model with other than full attention, whose masks are not of one shape, or with
-    reordered weights, which torch's compiler cannot look into.
+    The model's weights must be as torch lays them out. Raises `OptionError` for a model with other than full
+    attention, whose masks are not of one shape.
     """
 
     block = STATIC_BLOCK
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        if any(isinstance(module, ReorderedLinear) for module in model.modules()):
-            raise OptionError("compile", "takes a model loaded with reorder=False")
         kinds = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or [])
         if kinds - {"full_attention"} or not self.takes_position_ids:
             raise OptionError("compile", f"does not go with {model.config.model_type}: it takes full attention")

@@ -41,6 +41,8 @@ class Loaded(Protocol):
     def stop_ids(self) -> frozenset[int]: ...
     @property
     def context_length(self) -> int | None: ...
+    @property
+    def compiled(self) -> bool: ...
     def fingerprint(self) -> str: ...
 
 
@@ -50,12 +52,14 @@ class TorchBackend:
     Attributes:
         loaded: the model, its tokenizer and where they came from.
         counters: what the latest run has done so far.
+
+    Raises `OptionError` where the model was loaded to be compiled and cannot be.
     """
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.counters = Counters()
-        self._forward: Forward | None = None
+        self._forward = (CompiledForward if loaded.compiled else Forward)(loaded.model)
         self._prefixes: dict[tuple[int, ...], Prefix] = {}
 
     @property
@@ -78,8 +82,8 @@ class TorchBackend:
         return f"{self.loaded.fingerprint()} {self.loaded.model.dtype}"
 
     def run(self, source: Source, execution: Execution) -> Iterator[list[Ended]]:
-        """As `Backend.run`. Raises `OptionError` where the model cannot be compiled."""
-        forward = self._forward_for(execution)
+        """As `Backend.run`."""
+        forward = self._forward
         batch_size = execution.batch_size
         if batch_size == "auto":
             batch_size = self._largest_batch(source, execution)
@@ -90,7 +94,7 @@ class TorchBackend:
 
     def first_logits(self, requests: Iterable[Request]) -> Iterator[tuple[Request, NDArray[np.float32]]]:
         """As `Backend.first_logits`: prompts of about a length together."""
-        forward = self._forward or Forward(self.loaded.model)
+        forward = self._forward
         waiting = iter(requests)
         while window := list(islice(waiting, WINDOW)):
             prefixes = self._share(forward, _common_beginnings(window))
@@ -121,13 +125,6 @@ class TorchBackend:
             ]
         ends = np.cumsum([1 + len(request.principled) for request in requests])
         return list(zip(requests, np.split(logits, ends[:-1]), strict=True))
-
-    def _forward_for(self, execution: Execution) -> Forward:
-        wanted = CompiledForward if execution.compile else Forward
-        if type(self._forward) is not wanted:
-            self._forward = wanted(self.loaded.model)
-            self._prefixes = {}
-        return self._forward
 
     def _largest_batch(self, source: Source, execution: Execution) -> int:
         requests = source.at_hand()

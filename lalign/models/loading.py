@@ -30,7 +30,8 @@ class ModelOptions:
     name: a hub id, a folder or a .gguf file; None for the default model. device: "auto" or what torch takes.
     dtype: "auto" (float32 on CPU, bfloat16 on CUDA, float16 on MPS), "float32", "bfloat16" or "float16".
     device_map: as in transformers, None for one device. allow_pickle, trust_remote_code: off unless asked for.
-    reorder: weights reordered for oneDNN where that helps; off gives the stock model.
+    compile: decoding steps run through torch.compile, with the weights as they are; without it they are reordered for
+    oneDNN on a CPU, which torch's compiler cannot look into.
     """
 
     name: str | None = None
@@ -39,7 +40,7 @@ class ModelOptions:
     device_map: str | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
-    reorder: bool = True
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype != "auto" and self.dtype not in DTYPES:
@@ -51,7 +52,7 @@ class LoadedModel:
     """A model ready to run, its tokenizer, the name it goes by and where its files are (a folder or a hub id).
 
     parameters: how many weights a decoding step multiplies with; an embedding is looked up. adapter: the folder of
-    the adapter that is merged into the model, if there is one.
+    the adapter that is merged into the model, if there is one. compiled: whether decoding steps are to be compiled.
     """
 
     model: Any
@@ -60,6 +61,7 @@ class LoadedModel:
     location: str
     parameters: int = 0
     adapter: str | None = None
+    compiled: bool = False
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -111,12 +113,14 @@ def load(options: ModelOptions) -> LoadedModel:
     model = model.eval().requires_grad_(False)
     refuse_misfits(model, tokenizer, name)
     parameters = _multiplied(model)
-    if options.reorder:
+    if not options.compile:
         model = reorder_if_possible(model)
     check_rows(model, name)
     # The default model's file lies somewhere within an installation, which is nobody's concern.
     adapter = None if base is None else name
-    return LoadedModel(model, tokenizer, options.name or Path(name).name, location, parameters, adapter)
+    return LoadedModel(
+        model, tokenizer, options.name or Path(name).name, location, parameters, adapter, options.compile
+    )
 
 
 def _read(location: str, name: str, base: str | None, options: ModelOptions, dtype: torch.dtype) -> tuple[Any, Any]:

@@ -44,7 +44,7 @@ def measurement(seconds: float, streams: tuple[tuple[int, ...], ...] = ((1, 2), 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_folder: Path) -> LoadedModel:
-    return load(ModelOptions(name=str(tiny_folder), reorder=False))
+    return load(ModelOptions(name=str(tiny_folder), compile=True))
 
 
 @pytest.fixture(scope="module")

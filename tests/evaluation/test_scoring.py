@@ -364,3 +364,15 @@ def test_ratio_1_chooses_as_the_stock_model_with_the_principle_and_ratio_0_as_th
         bare, principled = "You are careful.", f"You are careful.\n\n{score.item.principle}"
         assert score.choices == (choice(score.item, bare), choice(score.item, principled))
     assert letter_tokens(PromptTemplate(smol.tokenizer))[:4] == letters
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_a_model_loaded_to_be_compiled_scores_as_another(
+    tiny_folder: Path, scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)  # which steps are taken is what matters here
+    plain, compiled = (
+        {score.item: score.choices for score in score_items(aligner, make_items(animals()), [BASE, ALIGNED], scoring)}
+        for aligner in (Aligner.from_pretrained(str(tiny_folder), compile=compile) for compile in (False, True))
+    )
+    assert compiled == plain

@@ -286,7 +286,7 @@ def test_a_gguf_becomes_a_model_with_its_weights_tokens_and_template(
     source = tmp_path / "tiny.gguf"
     tokenizer = tiny_tokenizer("chatml")
     tensors = write_tiny_llama(source, tokenizer)
-    loaded = load(ModelOptions(name=str(source), reorder=False))
+    loaded = load(ModelOptions(name=str(source), compile=True))
     assert Path(loaded.location).parent == cache
     assert loaded.name == str(source)
     weights = loaded.model.state_dict()
@@ -326,7 +326,7 @@ def test_a_gguf_without_an_output_matrix_takes_the_embedding_as_llama_cpp_does(
 ) -> None:
     source = tmp_path / "tiny.gguf"
     tensors = write_tiny_llama(source, tiny_tokenizer("chatml"), without=["output.weight"])
-    head = load(ModelOptions(name=str(source), reorder=False)).model.lm_head.weight
+    head = load(ModelOptions(name=str(source), compile=True)).model.lm_head.weight
     np.testing.assert_array_equal(head.numpy(), tensors["token_embd.weight"])
 
 

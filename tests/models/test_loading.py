@@ -82,11 +82,12 @@ def test_a_folder_is_loaded_as_transformers_saved_it(folder: Path, tiny_model: T
         torch.testing.assert_close(loaded.model(ids).logits, tiny_model("llama")(ids).logits, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("reorder", [True, False])
-def test_weights_are_reordered_unless_the_stock_model_is_asked_for(folder: Path, reorder: bool) -> None:
-    model = load(ModelOptions(name=str(folder), reorder=reorder)).model
-    kind = ReorderedLinear if reorder and can_reorder(model.device, model.dtype) else nn.Linear
-    assert type(model.lm_head) is kind
+@pytest.mark.parametrize("compile", [True, False])
+def test_weights_are_reordered_unless_steps_are_to_be_compiled(folder: Path, compile: bool) -> None:
+    loaded = load(ModelOptions(name=str(folder), compile=compile))
+    reordered = not compile and can_reorder(loaded.model.device, loaded.model.dtype)
+    assert type(loaded.model.lm_head) is (ReorderedLinear if reordered else nn.Linear)
+    assert loaded.compiled is compile
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
