@@ -11,6 +11,7 @@ from lalign.options import Execution, Sampling
 from lalign.records.lookahead import Lookahead
 from lalign.records.ordering import InOrder
 from lalign.records.parsing import Record, parse_fields
+from lalign.records.prompting import Placement, Prompting
 from lalign.records.prompts import PromptTemplate, make_principles
 from lalign.records.requests import RequestBuilder, Settings, resolve
 from lalign.records.responses import ResponseWriter
@@ -59,6 +60,9 @@ class Aligner:
         weights: Sequence[float] | None = None,
         contrast: str | None = None,
         system: str | None = None,
+        placement: Placement = "joined",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        allow_special_tokens: bool = False,
         recipe: str = "lalign",
         sampling: Sampling | None = None,
         execution: Execution | None = None,
@@ -73,6 +77,7 @@ class Aligner:
             principle: the text, or several; `weights` (1 each by default) go with them.
             contrast: a text for the base twin's place.
             system: the system message that both twins share, where a record has none of its own.
+            placement, chat_template_kwargs, allow_special_tokens: see `lalign.records.prompting.Prompting`.
             recipe: "lalign", "paper" or "released".
             sampling: how tokens are drawn; `execution`: batch size and statistics.
             first_line: the line number of the first prompt. Sampled tokens depend on the seed and on the prompt's
@@ -84,7 +89,9 @@ class Aligner:
         range, before anything runs.
         """
         texts = (principle,) if isinstance(principle, str) else tuple(principle or ())
-        settings = resolve(make_principles(texts, weights, contrast), recipe, sampling or Sampling(), options)
+        principles = make_principles(texts, weights, contrast)
+        prompting = Prompting(placement, chat_template_kwargs or {}, allow_special_tokens)
+        settings = resolve(principles, recipe, sampling or Sampling(), options, prompting)
         ticks = self.ticks(prompts, settings, system=system, execution=execution or Execution(), first_line=first_line)
         return (outcome for outcomes in ticks for outcome in outcomes)
 
@@ -103,8 +110,11 @@ class Aligner:
         """
         backend = self.backend
         points = len(settings.alignments)
-        template = PromptTemplate(backend.tokenizer, system)
-        writer = ResponseWriter(backend.tokenizer, backend.stop_ids, execution.statistics)
+        template = PromptTemplate(backend.tokenizer, system, settings.prompting)
+        if settings.principles.texts:
+            template.check()
+        placement = settings.prompting.placement
+        writer = ResponseWriter(backend.tokenizer, backend.stop_ids, execution.statistics, placement)
         builder = RequestBuilder(template, settings, backend.context_length, writer.stops)
         window = WINDOW * (execution.batch_size if execution.batch_size != "auto" else 64)
         items = _requests(prompts, builder, first_line)

@@ -32,6 +32,10 @@ class OutputError(LalignError):
     """The output cannot be written, or must not be (it exists, is locked, or belongs to another run)."""
 
 
+class PromptError(LalignError):
+    """No prompt can be made of a conversation such that its twins differ by the principle alone."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of another library says, in one line: its first that is not empty, else the error's kind."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import orjson
 
 from lalign.method.recipe import Recipe
+from lalign.options import Placement
 
 FinishReason = Literal["stop", "length"]
 RecordId = str | int | float
@@ -26,6 +27,7 @@ class Usage:
 class Result:
     """A response and how it was come by.
 
+    `placement` says where in the prompt the principle stood.
     `token_ids` are those of the response, its stop token too; in JSON they stand under `steps`.
     `summary` and `steps` hold the statistics of design section 3 in nats; either is None where not asked for.
     `steps` has one array per statistic, one entry per generated token: numpy arrays, and `tokens` a list of strings.
@@ -39,12 +41,13 @@ class Result:
     usage: Usage
     alignment: Recipe
     token_ids: tuple[int, ...] = ()
+    placement: Placement = "joined"
     summary: dict[str, float] | None = None
     steps: dict[str, Any] | None = None
     input: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        align = self.alignment.to_dict()
+        align = {**self.alignment.to_dict(), "placement": self.placement}
         if self.summary is not None:
             align["summary"] = self.summary
         record: dict[str, Any] = {

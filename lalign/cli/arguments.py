@@ -61,6 +61,27 @@ class AlignmentArguments:
         Path | None,
         _option("File with the system message both twins share, where a record has none.", PRINCIPLE, metavar="FILE"),
     ] = None
+    placement: Annotated[
+        str,
+        _option(
+            "joined: behind the system text; replace: in place of the template's default; user: in the last user turn.",
+            PRINCIPLE,
+        ),
+    ] = "joined"
+    chat_template_kwargs: Annotated[
+        str | None,
+        _option(
+            'Variables for the chat template, a JSON object: {"enable_thinking": false}.', PRINCIPLE, metavar="JSON"
+        ),
+    ] = None
+    allow_special_tokens: Annotated[
+        bool,
+        _flag(
+            "Let the text of a special token, in a record or principle, become that token.",
+            PRINCIPLE,
+            "--allow-special-tokens",
+        ),
+    ] = False
     recipe: Annotated[
         str,
         _option("lalign, paper (Eq. 10: absolute, no support) or released (the authors' program).", PRINCIPLE),

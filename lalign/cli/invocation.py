@@ -6,6 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import orjson
+
 from lalign.cli.arguments import (
     AlignmentArguments,
     ModelArguments,
@@ -55,6 +57,7 @@ def aligner(model: ModelArguments, *, compile: bool) -> Aligner:
 
 def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:
     """What is wanted of every record; reads the files that options name. Raises `OptionError`."""
+    from lalign.records.prompting import Prompting
     from lalign.records.prompts import make_principles
     from lalign.records.requests import resolve
 
@@ -67,7 +70,24 @@ def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Sett
     }
     drawn = {option.name: getattr(sampling, option.name) for option in fields(Sampling)}
     drawn["stop"] = tuple(sampling.stop or ())
-    return resolve(principles, alignment.recipe, Sampling(**drawn), given)
+    prompting = Prompting(
+        cast(Any, alignment.placement),
+        _json_object("chat_template_kwargs", alignment.chat_template_kwargs),
+        alignment.allow_special_tokens,
+    )
+    return resolve(principles, alignment.recipe, Sampling(**drawn), given, prompting)
+
+
+def _json_object(option: str, text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise OptionError(option, f"must be a JSON object: {error}") from None
+    if not isinstance(found, dict):
+        raise OptionError(option, f"must be a JSON object, not {text:.40}")
+    return found
 
 
 def without_ratio(alignment: AlignmentArguments) -> AlignmentArguments:

@@ -85,6 +85,7 @@ class Job:
             "principle": list(settings.principles.texts),
             "weight": list(settings.principles.weights),
             "contrast": settings.principles.contrast,
+            **asdict(settings.prompting),
             **asdict(settings.sampling),
         }
         points = [{name: json_number(value) for name, value in asdict(point).items()} for point in settings.alignments]

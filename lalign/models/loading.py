@@ -65,11 +65,10 @@ class LoadedModel:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Every end-of-sequence id of the generation config; the tokenizer's where there is none."""
+        """Every end-of-sequence id of the generation config, and the tokenizer's."""
         ids = self.model.generation_config.eos_token_id
-        if ids is None:
-            ids = self.tokenizer.eos_token_id
-        return frozenset([ids] if isinstance(ids, int) else ids or [])
+        own = self.tokenizer.eos_token_id
+        return frozenset([ids] if isinstance(ids, int) else ids or []) | frozenset([] if own is None else [own])
 
     @property
     def context_length(self) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lalign.errors import OptionError
 from lalign.method.linear_alignment import Alignment
-from lalign.options import Sampling
+from lalign.options import Prompting, Sampling
 from lalign.records.problems import Problem, Unusable, filled, shown, string
 
 # Each option of a record with the dataclass that validates it and the type that it has there.
@@ -30,7 +30,7 @@ _OPTIONS: dict[str, tuple[type[Alignment] | type[Sampling], Callable[[Any], Any]
 # Where an option has several names, the one that wins first.
 _SPELLINGS: dict[str, tuple[str, ...]] = {"max_new_tokens": ("max_new_tokens", "max_completion_tokens", "max_tokens")}
 _TEXTS = ("principle", "contrast", "system")
-_HONOURED = frozenset([*_OPTIONS, *_SPELLINGS["max_new_tokens"], *_TEXTS])
+_HONOURED = frozenset([*_OPTIONS, *_SPELLINGS["max_new_tokens"], *_TEXTS, "chat_template_kwargs"])
 
 # What asks for an answer of another kind, and the values of it that do not.
 _OTHER_KIND: dict[str, tuple[Any, ...]] = {
@@ -72,7 +72,7 @@ _ASKED = frozenset(
         *_OFF,
         *("logprobs", "top_logprobs", "frequency_penalty", "presence_penalty", "logit_bias", "stream"),
         *("do_sample", "min_tokens", "min_new_tokens", "no_repeat_ngram_size", "ignore_eos", "stop_token_ids"),
-        *("bad_words", "stop_sequences", "stop_strings", "system_prompt", "chat_template_kwargs"),
+        *("bad_words", "stop_sequences", "stop_strings", "system_prompt"),
         *("recipe", "scale", "anchor", "support", "support_top_p", "support_temperature", "max_kl", "weight"),
     ]
 )
@@ -103,6 +103,16 @@ def read_instruction(fields: Mapping[str, Any], body: Mapping[str, Any], name: s
 def read_system(fields: Mapping[str, Any], body: Mapping[str, Any]) -> str | None:
     """A line's own system message, which may be empty. Raises `Unusable`."""
     return next((string(field, text) for field, text in _given(fields, body, ("system",))), None)
+
+
+def read_variables(fields: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A line's own variables for the chat template. Raises `Unusable`."""
+    for field, value in _given(fields, body, ("chat_template_kwargs",)):
+        try:
+            return dict(Prompting(chat_template_kwargs=value).chat_template_kwargs)
+        except OptionError as error:
+            raise Unusable("invalid_option", f"{field}: {error.problem}") from None
+    return None
 
 
 def check_kind(body: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lalign.records.conversations import Message, Role, read_body, read_conversation, with_system
-from lalign.records.fields import check_kind, ignored, read_instruction, read_options, read_system
+from lalign.records.fields import check_kind, ignored, read_instruction, read_options, read_system, read_variables
 from lalign.records.json_line import exact_json, json_object, line_text
 from lalign.records.problems import Problem, Unusable, shown
 from lalign.records.source import RawLine
@@ -28,7 +28,7 @@ class Record:
     `messages` end with a user turn, and only the first can be a system turn. `options` holds the line's own values
     of `ratio` and `p` (fields of `options.Alignment`) and `temperature`, `top_p`, `top_k`, `min_p`,
     `repetition_penalty`, `max_new_tokens`, `seed` and `stop` (of `options.Sampling`), each valid there. `principle`
-    and `contrast` are texts, never file names. `raw` is the input object where it was asked to be kept, for
+    and `contrast` are texts, never file names, `chat_template_kwargs` variables for the chat template. `raw` is the input object where it was asked to be kept, for
     `results.to_line` to write. No digit of an integer is lost: one beyond 64 bits is an `orjson.Fragment` in it, and
     any number beyond 1.8e308 a string. `ignored` names what the line asks for and does not get, and `read_from` the
     key that its prompt was read from, where that is not one of lalign's own.
@@ -40,6 +40,7 @@ class Record:
     options: Mapping[str, Any]
     principle: str | None = None
     contrast: str | None = None
+    chat_template_kwargs: Mapping[str, Any] | None = None
     raw: Any = None
     ignored: tuple[str, ...] = ()
     read_from: str | None = None
@@ -75,6 +76,7 @@ def parse_fields(fields: Mapping[str, Any], line: int, *, raw: Any = None) -> Re
             options=read_options(fields, body),
             principle=read_instruction(fields, body, "principle"),
             contrast=read_instruction(fields, body, "contrast"),
+            chat_template_kwargs=read_variables(fields, body),
             raw=raw,
             ignored=(*ignored(fields, body), *_unused(fields, messages, system, read_from)),
             read_from=read_from,

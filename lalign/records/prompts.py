@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from lalign.errors import OptionError
+import orjson
+
+from lalign.errors import ModelError, OptionError, PromptError
+from lalign.prefixes import common_length
+from lalign.records.chat import PROBE, SENTINEL, ChatTemplate, joined
+from lalign.records.encoding import Encoder, unused_characters
 from lalign.records.parsing import Message
+from lalign.records.prompting import Placement, Prompting
 
 # Two conversations that have nothing in common but what every conversation has.
 PROBES = (Message("user", "Alpha"), Message("user", "zebras: 7?"))
-SENTINEL = "\u2042sentinel\u2042"
+# Templates of records with variables of their own that are kept ready.
+MOST_TEMPLATES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,79 +54,118 @@ def make_principles(
     return Principles(tuple(text.strip() for text in texts), given, contrast and contrast.strip())
 
 
+class PlainText:
+    """What stands in a chat template's place for a model that has none: texts with blank lines between them."""
+
+    def pair(
+        self, system: str | None, turns: Sequence[Message], placement: Placement, mark: str | None
+    ) -> tuple[str, str]:
+        """As `ChatTemplate.pair`."""
+        base = joined(system, _transcript(turns))
+        if mark is None:
+            return base, base
+        if placement == "user":
+            turns = [*turns[:-1], Message("user", joined(mark, turns[-1].content))]
+            return base, joined(system, _transcript(turns))
+        return base, joined(joined(system, mark), _transcript(turns))
+
+
 class PromptTemplate:
     """Renders conversations for one tokenizer, with or without a chat template.
 
     A principle is joined to the system message: the record's own system turn, else `system`, else what the chat
-    template itself puts there when there is none. So the twins differ by the principle alone. A template that knows
-    no system role gets it at the head of the first user turn; a model with no template gets plain text.
+    template itself puts there when there is none; `prompting.placement` puts it elsewhere. So the twins differ by the
+    principle alone. A template that writes no system turn gets it at the head of the first user turn; a model with no
+    template gets plain text.
+
+    Raises `ModelError` for a chat template that does not write conversations as they are.
     """
 
-    def __init__(self, tokenizer: Any, system: str | None = None) -> None:
+    def __init__(self, tokenizer: Any, system: str | None = None, prompting: Prompting | None = None) -> None:
         self.tokenizer = tokenizer
         self.system = system
+        self.prompting = prompting or Prompting()
+        self.encoder = Encoder(tokenizer, allow_special_tokens=self.prompting.allow_special_tokens)
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
-        self.has_system_role = self.is_chat and self._knows_system_role()
-        self.default_system = self._default_system() if self.has_system_role else None
+        self._now = datetime.now()
+        self._templates: dict[bytes, ChatTemplate | PlainText] = {}
+        self._template({})
+
+    def check(self) -> None:
+        """Raise `ModelError` where no principle can be put into a conversation that has no system turn."""
+        template = self._template({})
+        if isinstance(template, ChatTemplate) and not (template.needs_system and self.system is None):
+            try:
+                template.pair(self.system, PROBE, self.prompting.placement, SENTINEL)
+            except PromptError as error:
+                raise ModelError(str(error)) from error
 
     def token_ids(self, messages: Sequence[Message], principle: str | None = None) -> list[int]:
-        """The ids of a conversation up to where the response begins; never a second BOS."""
-        system, turns = self._split(messages)
-        text = system if principle is None else _joined(self.default_system if system is None else system, principle)
-        if self.is_chat:
-            return self._encode(self._render(text, turns), add_special_tokens=False)
-        # A prompt that was rendered elsewhere begins with the BOS that the tokenizer is about to add.
-        transcript = _transcript(turns).removeprefix(self.tokenizer.bos_token or "")
-        return self._encode(_joined(text, transcript), add_special_tokens=True)
+        """The ids of a conversation up to where the response begins; never a second BOS. Raises `PromptError`."""
+        return self._encoded(messages, (principle,), None)[0]
 
-    def twins(self, messages: Sequence[Message], principles: Principles) -> list[list[int]]:
-        """The ids of the base twin, then those of one principled twin per principle."""
-        return [self.token_ids(messages, text) for text in (principles.contrast, *principles.texts)]
+    def twins(
+        self, messages: Sequence[Message], principles: Principles, variables: Mapping[str, Any] | None = None
+    ) -> list[list[int]]:
+        """The ids of the base twin, then those of one principled twin per principle.
+
+        `variables` of the conversation's own go over the job's `chat_template_kwargs`. Raises `PromptError` where the
+        chat template refuses the conversation, or writes it in such a way that the twins differ by more than the
+        principle.
+        """
+        return self._encoded(messages, (principles.contrast, *principles.texts), variables)
 
     def shared_prefixes(self, principles: Principles) -> list[list[int]]:
-        """What all conversations without a system turn of their own begin with, for each twin."""
-        pairs = zip(*(self.twins([probe], principles) for probe in PROBES), strict=True)
-        return [_common(first, second) for first, second in pairs]
+        """What all conversations without a system turn of their own begin with, for each twin; none if refused."""
+        try:
+            pairs = zip(*(self.twins([probe], principles) for probe in PROBES), strict=True)
+        except PromptError:  # the records may have what is missing here
+            return []
+        return [first[: common_length(first, second)] for first, second in pairs]
+
+    def _encoded(
+        self, messages: Sequence[Message], principles: Sequence[str | None], variables: Mapping[str, Any] | None
+    ) -> list[list[int]]:
+        """The ids of a twin for each principle, None for none."""
+        template = self._template(variables or {})
+        system, turns = self._split(messages)
+        bos, turns = ("", turns) if self.is_chat else self._without_bos(turns)
+        given = [text for text in principles if text is not None]
+        mark, place = unused_characters([system or "", *(turn.content for turn in turns), *given], 2)
+
+        def broken(text: str) -> str:
+            return self.encoder.broken(text, mark)
+
+        own = system and broken(system), [Message(turn.role, broken(turn.content)) for turn in turns]
+        base, marked = template.pair(*own, self.prompting.placement, place if given else None)
+        if own != (system, turns) and template.pair(system, turns, "joined", None)[0] != base.replace(mark, ""):
+            raise PromptError("the chat template acts on a special token in the text; see --allow-special-tokens")
+        texts = [base if text is None else marked.replace(place, broken(text)) for text in principles]
+        return [self.encoder.encode(bos + text, mark, add_special_tokens=not self.is_chat) for text in texts]
+
+    def _template(self, variables: Mapping[str, Any]) -> ChatTemplate | PlainText:
+        """The template with the job's variables and a record's over them."""
+        if not self.is_chat:
+            return PlainText()
+        key = orjson.dumps(dict(variables), option=orjson.OPT_SORT_KEYS)
+        if key not in self._templates:
+            if len(self._templates) == MOST_TEMPLATES:
+                del self._templates[next(reversed(self._templates))]
+            together = {**self.prompting.chat_template_kwargs, **variables}
+            self._templates[key] = ChatTemplate(self.tokenizer, together, self._now)
+        return self._templates[key]
 
     def _split(self, messages: Sequence[Message]) -> tuple[str | None, list[Message]]:
         if messages and messages[0].role == "system":
             return messages[0].content, list(messages[1:])
         return self.system, list(messages)
 
-    def _render(self, system: str | None, turns: Sequence[Message]) -> str:
-        if system is not None and not self.has_system_role:
-            at = next(index for index, turn in enumerate(turns) if turn.role == "user")
-            merged = Message("user", _joined(system, turns[at].content))
-            turns, system = [*turns[:at], merged, *turns[at + 1 :]], None
-        return self._apply(system, turns)
-
-    def _apply(self, system: str | None, turns: Iterable[Message]) -> str:
-        conversation = [{"role": turn.role, "content": turn.content} for turn in turns]
-        if system is not None:
-            conversation.insert(0, {"role": "system", "content": system})
-        rendered: str = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        return rendered
-
-    def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
-
-    def _knows_system_role(self) -> bool:
-        try:
-            return SENTINEL in self._apply(SENTINEL, PROBES[:1])
-        except Exception:  # templates refuse roles with an exception of their own making
-            return False
-
-    def _default_system(self) -> str | None:
-        """What the template says in the system's place when a conversation has no system turn."""
-        before, after = self._apply(SENTINEL, PROBES[:1]).split(SENTINEL, 1)
-        bare = self._apply(None, PROBES[:1])
-        if not (bare.startswith(before) and bare.endswith(after) and len(bare) > len(before) + len(after)):
-            return None
-        return bare[len(before) : len(bare) - len(after)]
-
-
-def _joined(first: str | None, second: str) -> str:
-    return f"{first}\n\n{second}" if first else second
+    def _without_bos(self, turns: list[Message]) -> tuple[str, list[Message]]:
+        """The BOS that begins a prompt rendered elsewhere: to be written, unless the tokenizer adds it."""
+        bos = self.tokenizer.bos_token
+        if not bos or len(turns) > 1 or not turns[0].content.startswith(bos):
+            return "", turns
+        return "" if self.encoder.adds_bos else bos, [Message("user", turns[0].content.removeprefix(bos))]
 
 
 def _transcript(turns: Sequence[Message]) -> str:
@@ -127,12 +174,3 @@ def _transcript(turns: Sequence[Message]) -> str:
         return turns[0].content
     names = {"user": "Human", "assistant": "Assistant"}
     return "\n\n".join([*(f"{names[turn.role]}: {turn.content}" for turn in turns), "Assistant:"])
-
-
-def _common(first: list[int], second: list[int]) -> list[int]:
-    length = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        length += 1
-    return first[:length]

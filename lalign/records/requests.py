@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lalign.engine.interface import Point, Request
-from lalign.errors import OptionError
+from lalign.errors import LalignError, OptionError
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipe import Recipe
 from lalign.method.recipes import recipe_of
-from lalign.options import Sampling
+from lalign.options import Prompting, Sampling
 from lalign.records.parsing import Record
+from lalign.records.prompting import Prompting
 from lalign.records.prompts import Principles, PromptTemplate
 from lalign.results import Failure
 
@@ -23,6 +24,7 @@ ALIGNMENT_OPTIONS = ("ratio", "p")
 class Settings:
     """What a job wants of every record, where the record does not say otherwise.
 
+    prompting: how prompts are written.
     alignments: one for a plain run; the points of a sweep, over which a record's own `ratio` and `p` do not prevail.
     """
 
@@ -30,6 +32,7 @@ class Settings:
     alignments: tuple[Recipe, ...] = (Alignment(),)
     sampling: Sampling = field(default_factory=Sampling)
     sweep: bool = False
+    prompting: Prompting = field(default_factory=Prompting)
 
 
 def resolve(
@@ -37,6 +40,7 @@ def resolve(
     recipe: str = "lalign",
     sampling: Sampling | None = None,
     options: Mapping[str, Any] | None = None,
+    prompting: Prompting | None = None,
 ) -> Settings:
     """The settings of a plain job: `options`, by field name, over those of the recipe and of `sampling`.
 
@@ -48,7 +52,12 @@ def resolve(
         raise TypeError(f"no option is called {', '.join(sorted(unknown))}")
     drawn = {name: value for name, value in given.items() if name in _names(Sampling)}
     aligned = {name: value for name, value in given.items() if name in _names(Alignment)}
-    return Settings(principles, (recipe_of(recipe, **aligned),), replace(sampling or Sampling(), **drawn))
+    return Settings(
+        principles,
+        (recipe_of(recipe, **aligned),),
+        replace(sampling or Sampling(), **drawn),
+        prompting=prompting or Prompting(),
+    )
 
 
 def _names(options: type[Alignment] | type[Sampling]) -> set[str]:
@@ -88,15 +97,17 @@ class RequestBuilder:
             return Failure(
                 record.id, record.line, "missing_principle", "principle: neither the job nor the record gives one"
             )
+        most = max(point.sampling.max_new_tokens for point in points)
+        if failure := self._surely_too_long(record, most):
+            return failure
         try:
-            base, *principled = self.template.twins(record.messages, principles)
-        except Exception as error:  # a chat template may raise anything at a conversation it does not allow
-            message = f"the chat template refuses the conversation: {' '.join(str(error).split())}"
-            return Failure(record.id, record.line, "template_error", message)
+            base, *principled = self.template.twins(record.messages, principles, record.chat_template_kwargs)
+        except LalignError as error:
+            return Failure(record.id, record.line, "template_error", str(error))
         if not (base and all(principled)):
             return Failure(record.id, record.line, "empty_prompt", "prompt: the tokenizer makes no token of it")
         request = Request(key, base, tuple(principled), principles.weights, points)
-        return self._too_long(record, request) or request
+        return self._too_long(record, request.length, most) or request
 
     def _points(self, record: Record) -> tuple[Point, ...]:
         align = {name: record.options[name] for name in ALIGNMENT_OPTIONS if name in record.options}
@@ -118,12 +129,19 @@ class RequestBuilder:
             principles = replace(principles, contrast=record.contrast.strip())
         return principles
 
-    def _too_long(self, record: Record, request: Request) -> Failure | None:
-        wanted = max(point.sampling.max_new_tokens for point in request.points)
-        if self.context_length is None or request.length + wanted <= self.context_length:
+    def _surely_too_long(self, record: Record, most: int) -> Failure | None:
+        """The failure of a record whose text alone is too long, found without tokenising it."""
+        if self.context_length is None:
+            return None
+        text = "\n".join(message.content for message in record.messages)
+        least = self.template.encoder.least_tokens(text, self.context_length)
+        return self._too_long(record, least, most, "at least ")
+
+    def _too_long(self, record: Record, length: int, most: int, about: str = "") -> Failure | None:
+        if self.context_length is None or length + most <= self.context_length:
             return None
         message = (
-            f"prompt: {request.length} tokens with the principle, and max_new_tokens {wanted}, "
+            f"prompt: {about}{length} tokens{'' if about else ' with the principle'}, and max_new_tokens {most}, "
             f"are more than the model's context of {self.context_length}"
         )
         return Failure(record.id, record.line, "context_length", message)

@@ -112,7 +112,7 @@ def test_a_stop_string_is_seen_at_the_token_that_completes_it(
     stops = writer.stops(tuple(strings))
     tokens = encode(tokenizer, text)
     lengths = range(1, len(tokens) + 1)
-    complete = [any(string in writer.text(tokens[:length]) for string in strings) for length in lengths]
+    complete = [any(string in writer.detokenizer.text(tokens[:length]) for string in strings) for length in lengths]
     first = complete.index(True) if True in complete else len(tokens) - 1
     assert [stops(tokens[: length + 1]) for length in range(first + 1)] == complete[: first + 1]
 
