@@ -78,6 +78,7 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
 
 TinyModel = Callable[..., Any]
 TinyTokenizer = Callable[..., PreTrainedTokenizerFast]
+MetaspaceTokenizer = Callable[..., PreTrainedTokenizerFast]
 
 
 def model_of(aligner: Aligner) -> Any:
@@ -161,6 +162,24 @@ def tiny_tokenizer() -> TinyTokenizer:
             pad_token="<pad>",
             chat_template=CHATML if chat_template == "chatml" else chat_template,
         )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def metaspace_tokenizer() -> MetaspaceTokenizer:
+    """`metaspace_tokenizer(prepend_scheme="first")`: lower-case letters and bytes, ▁ for a space, as SentencePiece."""
+
+    def build(prepend_scheme: str = "first") -> PreTrainedTokenizerFast:
+        characters = "▁abcdefghijklmnopqrstuvwxyz<>|/_"
+        pieces = ["<s>", "</s>", *characters, *(f"<0x{byte:02X}>" for byte in range(256))]
+        model = models.BPE({piece: place for place, piece in enumerate(pieces)}, [], byte_fallback=True)
+        tokenizer = Tokenizer(model)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme, split=False)
+        tokenizer.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        )
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
     return build
 

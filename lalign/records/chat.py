@@ -8,7 +8,6 @@ checked on the text of every pair, and once at the start on a conversation of ou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from lalign.errors import ModelError, PromptError
@@ -41,10 +40,9 @@ class ChatTemplate:
     Raises `ModelError` where it writes no conversation, or not as it is.
     """
 
-    def __init__(self, tokenizer: Any, variables: Mapping[str, Any], now: datetime) -> None:
+    def __init__(self, tokenizer: Any, variables: Mapping[str, Any]) -> None:
         self._tokenizer = tokenizer
-        # One time for the whole run, so that twins do not differ by it, nor records before and after midnight.
-        self._variables = {"strftime_now": now.strftime, **variables}
+        self._variables = variables
         alone, below = self._tried(None), self._tried(SENTINEL)
         self.has_system_role = isinstance(below, str) and SENTINEL in below and QUESTION in below
         self.needs_system = isinstance(alone, PromptError)

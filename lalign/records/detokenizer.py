@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
-REPLACEMENT = "\ufffd"
 
 
 class Detokenizer:
@@ -42,10 +41,10 @@ class Detokenizer:
         kept = [token for token in kept if token not in self._special]
         missing = self._unfinished(kept)
         if missing and self._is_byte(kept[-1]):  # decoded with others that make no character, it spoils those before
-            kept = kept[:-missing]
-        text = self._behind_prompt(kept)
-        if missing and text.endswith(REPLACEMENT):
-            text = text[:-1]
+            text = self._behind_prompt(kept[:-missing])
+        else:
+            text = self._behind_prompt(kept)
+            text = text.removesuffix("\ufffd") if missing else text
         ends = [place for string in stop if (place := text.find(string)) >= 0]
         return text[: min(ends)] if ends else text
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -87,7 +86,6 @@ class PromptTemplate:
         self.prompting = prompting or Prompting()
         self.encoder = Encoder(tokenizer, allow_special_tokens=self.prompting.allow_special_tokens)
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
-        self._now = datetime.now()
         self._templates: dict[bytes, ChatTemplate | PlainText] = {}
         self._template({})
 
@@ -152,7 +150,7 @@ class PromptTemplate:
             if len(self._templates) == MOST_TEMPLATES:
                 del self._templates[next(reversed(self._templates))]
             together = {**self.prompting.chat_template_kwargs, **variables}
-            self._templates[key] = ChatTemplate(self.tokenizer, together, self._now)
+            self._templates[key] = ChatTemplate(self.tokenizer, together)
         return self._templates[key]
 
     def _split(self, messages: Sequence[Message]) -> tuple[str | None, list[Message]]:

@@ -108,7 +108,8 @@ def test_weights_that_a_step_multiplies_with_are_counted_and_embeddings_are_not(
 
 
 @pytest.mark.parametrize(
-    ("given", "stop_ids"), [({"eos_token_id": [1, 4]}, {1, 4}), ({"eos_token_id": 4}, {1, 4}), ({"eos_token_id": 0}, {0, 1})]
+    ("given", "stop_ids"),
+    [({"eos_token_id": [1, 4]}, {1, 4}), ({"eos_token_id": 4}, {1, 4}), ({"eos_token_id": 0}, {0, 1})],
 )
 def test_every_end_of_sequence_id_of_the_generation_config_and_the_tokenizer_stops(
     folder: Path, given: dict[str, Any], stop_ids: set[int]
