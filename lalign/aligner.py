@@ -7,11 +7,10 @@ from typing import Any
 
 from lalign.backends import open_backend
 from lalign.engine.interface import Backend, Counters, Request
-from lalign.options import Execution, Sampling
+from lalign.options import Execution, Placement, Prompting, Sampling
 from lalign.records.lookahead import Lookahead
 from lalign.records.ordering import InOrder
 from lalign.records.parsing import Record, parse_fields
-from lalign.records.prompting import Placement, Prompting
 from lalign.records.prompts import PromptTemplate, make_principles
 from lalign.records.requests import RequestBuilder, Settings, resolve
 from lalign.records.responses import ResponseWriter
@@ -77,7 +76,7 @@ class Aligner:
             principle: the text, or several; `weights` (1 each by default) go with them.
             contrast: a text for the base twin's place.
             system: the system message that both twins share, where a record has none of its own.
-            placement, chat_template_kwargs, allow_special_tokens: see `lalign.records.prompting.Prompting`.
+            placement, chat_template_kwargs, allow_special_tokens: see `lalign.options.Prompting`.
             recipe: "lalign", "paper" or "released".
             sampling: how tokens are drawn; `execution`: batch size and statistics.
             first_line: the line number of the first prompt. Sampled tokens depend on the seed and on the prompt's

@@ -1,14 +1,37 @@
-"""How tokens are drawn and how a job runs: frozen dataclasses, validated here and nowhere else (design section 5)."""
+"""How prompts are written, tokens drawn and jobs run: frozen dataclasses, validated here and nowhere else.
+
+Design section 5.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from lalign import validation
 from lalign.errors import OptionError
+from lalign.text import shortened
 
 Statistics = Literal["steps", "summary", "none"]
+Placement = Literal["joined", "replace", "user"]
+# What rendering itself gives to a template, or takes for itself.
+RESERVED = {
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "max_length",
+    "messages",
+    "padding",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "return_tensors",
+    "sanitize_control_tokens",
+    "tokenize",
+    "tokenizer_kwargs",
+    "truncation",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +80,29 @@ class Execution:
             validation.integer("batch_size", self.batch_size, low=1)
         validation.number("memory_share", self.memory_share, above=0, high=1)
         validation.choice("stats", self.statistics, get_args(Statistics))
+
+
+@dataclass(frozen=True, slots=True)
+class Prompting:
+    """How prompts are made of conversations and principles, the same for all records of a job.
+
+    placement: "joined" (behind the system text, the template's own default included), "replace" (in place of the
+    template's default; a record's or the job's own system text is kept) or "user" (at the head of the last user turn).
+    chat_template_kwargs: variables for the chat template, over which a record's own prevail.
+    allow_special_tokens: whether the text of a special token, in a conversation or principle, becomes that token.
+
+    Raises `OptionError` for a value that is none of those.
+    """
+
+    placement: Placement = "joined"
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    allow_special_tokens: bool = False
+
+    def __post_init__(self) -> None:
+        validation.choice("placement", self.placement, get_args(Placement))
+        if not isinstance(self.chat_template_kwargs, Mapping):
+            raise OptionError(
+                "chat_template_kwargs", f"must be a JSON object, not {shortened(self.chat_template_kwargs)}"
+            )
+        if taken := RESERVED & self.chat_template_kwargs.keys():
+            raise OptionError("chat_template_kwargs", f"cannot set {min(taken)}, which lalign sets itself")

@@ -1,14 +1,15 @@
-"""What two sequences begin with."""
+"""What texts, or lists of token ids, begin with alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from os.path import commonprefix
+from typing import TypeVar
+
+Items = TypeVar("Items", str, list[int])
 
 
-def common_length(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """How many leading items of two sequences of a kind are equal."""
-    most = min(len(first), len(second))
-    if first[:most] == second[:most]:
-        return most
-    return next(place for place in range(most) if first[place] != second[place])
+def common_prefix(rows: Sequence[Items]) -> Items:
+    """The longest beginning that all rows have."""
+    # It takes any sequences, and compares them item by item.
+    return commonprefix(rows)  # type: ignore[return-value]  # noqa: RUF071

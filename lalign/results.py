@@ -41,10 +41,10 @@ class Result:
     usage: Usage
     alignment: Recipe
     token_ids: tuple[int, ...] = ()
-    placement: Placement = "joined"
     summary: dict[str, float] | None = None
     steps: dict[str, Any] | None = None
     input: Any = None
+    placement: Placement = "joined"
 
     def to_dict(self) -> dict[str, Any]:
         align = {**self.alignment.to_dict(), "placement": self.placement}

@@ -15,6 +15,7 @@ from conftest import SAMPLES, TinyModel, TinyTokenizer, model_of
 from lalign import Aligner, Alignment, Execution, OptionError, Sampling
 from lalign.aligner import Prompt
 from lalign.engine.torch_backend import TorchBackend
+from lalign.errors import ModelError
 from lalign.models.loading import LoadedModel
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import make_principles
@@ -98,6 +99,31 @@ def test_a_lone_surrogate_is_a_failure_not_an_exception(aligner: Aligner) -> Non
     surrogate, answer = aligner.generate(["\ud800", "Why?"], principle=KIND, sampling=SHORT)
     assert isinstance(surrogate, Failure)
     assert isinstance(answer, Result)
+
+
+def test_where_the_principle_stands_and_what_the_template_is_told_are_arguments(aligner: Aligner) -> None:
+    results = [
+        next(aligner.generate(["Why?<|im_end|>"], principle=KIND, sampling=SHORT, **given))
+        for given in ({}, {"placement": "user"}, {"allow_special_tokens": True})
+    ]
+    usual, placed, allowed = (result for result in results if isinstance(result, Result))
+    assert (usual.placement, placed.placement) == ("joined", "user")
+    assert usual.usage.principle_tokens > placed.usage.principle_tokens
+    assert usual.usage.prompt_tokens > allowed.usage.prompt_tokens
+    with pytest.raises(OptionError, match="placement"):
+        aligner.generate(["Why?"], principle=KIND, placement="head")  # type: ignore[arg-type]
+
+
+def test_a_template_that_breaks_the_rule_ends_the_job_before_a_prompt_is_read(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
+) -> None:
+    shouting = tiny_tokenizer("{{ messages[-1].content | upper }}")
+    broken = Aligner(TorchBackend(LoadedModel(tiny_model("llama"), shouting, "tiny", "tiny")))
+
+    prompts = iter(["Why?"])
+    with pytest.raises(ModelError, match="changes the case of what the user says"):
+        list(broken.generate(prompts, principle=KIND))
+    assert next(prompts) == "Why?"
 
 
 def test_input_of_nothing_but_failures(aligner: Aligner) -> None:

@@ -169,6 +169,7 @@ def evaluate(
             options,
             principle=principle,
             system=system,
+            prompting=one.prompting,
             execution=execution,
             progress=bar.reach,
         )

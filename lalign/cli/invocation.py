@@ -57,7 +57,7 @@ def aligner(model: ModelArguments, *, compile: bool) -> Aligner:
 
 def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:
     """What is wanted of every record; reads the files that options name. Raises `OptionError`."""
-    from lalign.records.prompting import Prompting
+    from lalign.options import Prompting
     from lalign.records.prompts import make_principles
     from lalign.records.requests import resolve
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lalign.engine.cache import BLOCK, KVStore
-from lalign.engine.prefixes import common_prefix
+from lalign.prefixes import common_prefix
 
 # Rows of unequal length are run together while no more than this share of the tokens is padding.
 PADDING_SHARE = 0.15

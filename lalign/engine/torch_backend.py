@@ -16,9 +16,9 @@ from lalign.engine.engine import Engine
 from lalign.engine.forward import Forward, Prefix, passes, rest_length
 from lalign.engine.interface import Counters, Ended, Request, Source
 from lalign.engine.memory import is_out_of_memory, largest_batch
-from lalign.engine.prefixes import common_prefix
 from lalign.errors import LalignError
 from lalign.options import Execution
+from lalign.prefixes import common_prefix
 
 # A shared prefix shorter than this is not worth a pass of its own.
 SHORTEST_PREFIX = 8

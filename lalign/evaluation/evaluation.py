@@ -18,7 +18,7 @@ from lalign.evaluation.preferences import LETTERS, Question, make_items
 from lalign.evaluation.scoring import EvaluationOptions, Score, score_items
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipe import Recipe
-from lalign.options import Execution
+from lalign.options import Execution, Prompting
 from lalign.text import json_number
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def evaluate(
     *,
     principle: str | None = None,
     system: str | None = None,
+    prompting: Prompting | None = None,
     execution: Execution | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -150,7 +151,7 @@ def evaluate(
     Args:
         questions: as `preferences.read_questions` gives them.
         principle: for questions that name no users; theirs is made of their preferences.
-        system: the system message that both twins share.
+        system: the system message that both twins share; `prompting` says how prompts are written.
         execution: batch size, for `scoring="letter"`.
         progress: called with the number of items done and of all items.
 
@@ -164,7 +165,10 @@ def evaluate(
     items = make_items(questions, users=options.users, permute=options.permute, seed=options.seed, principle=principle)
     points = (*BASELINES, *alignments)
     scores = []
-    for score in score_items(aligner, items, points, options.scoring, system=system, execution=execution):
+    choices = score_items(
+        aligner, items, points, options.scoring, system=system, prompting=prompting, execution=execution
+    )
+    for score in choices:
         scores.append(score)
         if progress is not None:
             progress(len(scores), len(items))

@@ -16,7 +16,7 @@ from lalign.engine.interface import Backend, Request
 from lalign.errors import LalignError, ModelError, OptionError
 from lalign.evaluation.preferences import LETTERS, Item, Permute, Users
 from lalign.method.recipe import Recipe
-from lalign.options import Execution, Sampling
+from lalign.options import Execution, Prompting, Sampling
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import PromptTemplate
 from lalign.records.requests import Settings
@@ -64,6 +64,7 @@ def score_items(
     scoring: Scoring = "logit",
     *,
     system: str | None = None,
+    prompting: Prompting | None = None,
     execution: Execution | None = None,
 ) -> Iterator[Score]:
     """The choice for every item at every point, each once, as they are ready: in no particular order.
@@ -76,8 +77,9 @@ def score_items(
     than the model's context.
     """
     if scoring == "logit":
-        return _by_logit(aligner.backend, items, alignments, system)
-    return _by_letter(aligner, items, alignments, system, execution or Execution())
+        template = PromptTemplate(aligner.backend.tokenizer, system, prompting)
+        return _by_logit(aligner.backend, template, items, alignments)
+    return _by_letter(aligner, items, alignments, system, prompting or Prompting(), execution or Execution())
 
 
 def letter_of(response: str, count: int) -> int | None:
@@ -92,10 +94,18 @@ def letter_of(response: str, count: int) -> int | None:
 
 
 def _by_letter(
-    aligner: Aligner, items: Sequence[Item], alignments: Sequence[Recipe], system: str | None, execution: Execution
+    aligner: Aligner,
+    items: Sequence[Item],
+    alignments: Sequence[Recipe],
+    system: str | None,
+    prompting: Prompting,
+    execution: Execution,
 ) -> Iterator[Score]:
     settings = Settings(
-        alignments=tuple(alignments), sampling=Sampling(temperature=0, max_new_tokens=LETTER_TOKENS), sweep=True
+        alignments=tuple(alignments),
+        sampling=Sampling(temperature=0, max_new_tokens=LETTER_TOKENS),
+        sweep=True,
+        prompting=prompting,
     )
     records = (
         Record(number, number, (Message("user", item.prompt),), {}, principle=item.principle)
@@ -114,13 +124,13 @@ def _by_letter(
 
 
 def _by_logit(
-    backend: Backend, items: Iterable[Item], alignments: Sequence[Recipe], system: str | None
+    backend: Backend, template: PromptTemplate, items: Iterable[Item], alignments: Sequence[Recipe]
 ) -> Iterator[Score]:
     """Letters by their aligned logits: one pass over each twin and no sampling; all points come of the same rows.
 
     The base twin of a question in one order is run once for all its users.
     """
-    template = PromptTemplate(backend.tokenizer, system)
+    template.check()
     tokens = torch.tensor(letter_tokens(template))
     # Items of a unit follow one another, and share a prompt: they differ by their principle.
     units = (list(same) for _, same in groupby(items, lambda item: (item.question.line, item.order)))

@@ -98,7 +98,9 @@ class Job:
 
         A template may print the date, so that another day's prompts are others.
         """
-        template = PromptTemplate(tokenizer, self.system)
+        template = PromptTemplate(tokenizer, self.system, self.settings.prompting)
+        if self.settings.principles.texts:
+            template.check()
         twins: list[Any] = []
         for messages in _CONVERSATIONS:
             try:

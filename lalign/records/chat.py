@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lalign.errors import ModelError, PromptError
-from lalign.prefixes import common_length
+from lalign.options import Placement
+from lalign.prefixes import common_prefix
 from lalign.records.parsing import Message
-from lalign.records.prompting import Placement
 
 # Letters of both cases, so that a template that changes the case is noticed.
 QUESTION = "\u2042Question\u2042"
@@ -118,7 +118,7 @@ def joined(first: str | None, second: str) -> str:
 
 def is_inserted(base: str, marked: str, mark: str) -> bool:
     """Whether `marked` is `base` with something put in at one place, `mark` within it."""
-    start = common_length(base, marked)
+    start = len(common_prefix([base, marked]))
     return mark in marked and len(marked) >= len(base) and marked.endswith(base[start:])
 
 
@@ -141,7 +141,7 @@ def _default_text(alone: str, below: str) -> DefaultText | None:
     if is_inserted(alone, below, SENTINEL) or not alone.startswith(before):
         return None
     rest = alone[len(before) :]
-    same = common_length(rest[::-1], after[::-1])
+    same = len(common_prefix([rest[::-1], after[::-1]]))
     closing, own = after[: len(after) - same], rest[: len(rest) - same]
     # What closes the block may be followed by more than after a system turn: a line feed, in one family.
     end = own.rfind(closing) if closing else len(own)

@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 
 from lalign.errors import ModelError, OptionError, PromptError
-from lalign.prefixes import common_length
+from lalign.options import Placement, Prompting
+from lalign.prefixes import common_prefix
 from lalign.records.chat import PROBE, SENTINEL, ChatTemplate, joined
 from lalign.records.encoding import Encoder, unused_characters
 from lalign.records.parsing import Message
-from lalign.records.prompting import Placement, Prompting
 
 # Two conversations that have nothing in common but what every conversation has.
 PROBES = (Message("user", "Alpha"), Message("user", "zebras: 7?"))
@@ -119,7 +119,7 @@ class PromptTemplate:
             pairs = zip(*(self.twins([probe], principles) for probe in PROBES), strict=True)
         except PromptError:  # the records may have what is missing here
             return []
-        return [first[: common_length(first, second)] for first, second in pairs]
+        return [common_prefix(pair) for pair in pairs]
 
     def _encoded(
         self, messages: Sequence[Message], principles: Sequence[str | None], variables: Mapping[str, Any] | None

@@ -13,7 +13,6 @@ from lalign.method.recipe import Recipe
 from lalign.method.recipes import recipe_of
 from lalign.options import Prompting, Sampling
 from lalign.records.parsing import Record
-from lalign.records.prompting import Prompting
 from lalign.records.prompts import Principles, PromptTemplate
 from lalign.results import Failure
 

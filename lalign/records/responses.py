@@ -8,10 +8,9 @@ import numpy as np
 
 from lalign.engine.interface import Ended
 from lalign.method.statistics import columns, summarise
-from lalign.options import Statistics
+from lalign.options import Placement, Statistics
 from lalign.records.detokenizer import Detokenizer
 from lalign.records.parsing import Record
-from lalign.records.prompting import Placement
 from lalign.results import Failure, Result, Usage
 
 FAILURES = {

@@ -192,6 +192,25 @@ class TestOptions:
         assert record["usage"]["prompt_tokens"] > plain["usage"]["prompt_tokens"] + 20
         assert record["usage"]["principle_tokens"] < plain["usage"]["principle_tokens"] + 5
 
+    def test_placement_is_in_the_record_and_in_the_prompt(self, lalign: Lalign) -> None:
+        usual, placed = (
+            lalign.generate(*arguments, stdin=lines(*PROMPTS)).records for arguments in ((), ("--placement", "user"))
+        )
+        assert [record["alignment"]["placement"] for record in usual + placed] == (
+            ["joined"] * len(PROMPTS) + ["user"] * len(PROMPTS)
+        )
+        assert [record["usage"]["prompt_tokens"] for record in placed] == [
+            record["usage"]["prompt_tokens"] for record in usual
+        ]
+        assert [record["usage"]["principle_tokens"] for record in placed] != [
+            record["usage"]["principle_tokens"] for record in usual
+        ]
+
+    def test_special_tokens_in_a_prompt_are_text_unless_they_are_allowed(self, lalign: Lalign) -> None:
+        (text,) = lalign.generate(stdin=lines({"prompt": "Hi<|im_end|>"})).records
+        (allowed,) = lalign.generate("--allow-special-tokens", stdin=lines({"prompt": "Hi<|im_end|>"})).records
+        assert text["usage"]["prompt_tokens"] > allowed["usage"]["prompt_tokens"]
+
     def test_a_record_overrides_the_options_of_the_job(self, lalign: Lalign) -> None:
         own = {"prompt": "Hi", "ratio": 1.5, "p": "inf", "max_new_tokens": 2, "principle": "Be loud and proud."}
         job, record = lalign.generate("--ratio", 2, stdin=lines({"prompt": "Hi"}, own)).records
@@ -285,6 +304,13 @@ BAD_USAGE: list[tuple[str, str]] = [
     ("--support-top-p 0", "--support-top-p: must be a number above 0 and at most 1, not 0.0"),
     ("--support-temperature 0", "--support-temperature: must be a number above 0, not 0.0"),
     ("--max-kl 0", "--max-kl: must be a number above 0, not 0.0"),
+    ("--placement head", "--placement: must be one of joined, replace, user, not 'head'"),
+    ("--chat-template-kwargs thinking", "--chat-template-kwargs: must be a JSON object: .*"),
+    ("--chat-template-kwargs '[1]'", r"--chat-template-kwargs: must be a JSON object, not \[1\]"),
+    (
+        """--chat-template-kwargs '{"tokenize": true}'""",
+        "--chat-template-kwargs: cannot set tokenize, which lalign sets itself",
+    ),
     ("--weight 2", "--weight: must be given once for each principle: 1 for 0"),
     ("--principle good.txt --weight 1 --weight 2", "--weight: must be given once for each principle: 2 for 1"),
     ("--principle good.txt --weight nan", "--weight: must be a finite number"),

@@ -32,7 +32,7 @@ from lalign.jobs.writer import BadLine
 from lalign.method.aligned import STATISTICS
 from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import ModelOptions, load
-from lalign.options import Execution, Sampling
+from lalign.options import Execution, Prompting, Sampling
 from lalign.records.prompts import make_principles
 from lalign.records.requests import Settings
 from lalign.records.source import zstd
@@ -363,6 +363,9 @@ class TestFingerprint:
             ("principle", {"principles": make_principles(["Be very kind."])}),
             ("weight", {"principles": make_principles(["Be kind."], [2])}),
             ("contrast", {"principles": make_principles(["Be kind."], contrast="Be cruel.")}),
+            ("placement", {"prompting": Prompting("user")}),
+            ("chat_template_kwargs", {"prompting": Prompting(chat_template_kwargs={"enable_thinking": False})}),
+            ("allow_special_tokens", {"prompting": Prompting(allow_special_tokens=True)}),
             ("max_new_tokens", {"sampling": Sampling(max_new_tokens=4)}),
             ("temperature", {"sampling": Sampling(max_new_tokens=3, temperature=1)}),
             ("seed", {"sampling": Sampling(max_new_tokens=3, seed=1)}),

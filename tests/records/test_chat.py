@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lalign.errors import ModelError, PromptError
+from lalign.options import Placement, Prompting
 from lalign.records.chat import is_inserted
 from lalign.records.parsing import Message
-from lalign.records.prompting import Placement, Prompting
 from lalign.records.prompts import PromptTemplate, make_principles
 
 PRINCIPLE = "Be kind."

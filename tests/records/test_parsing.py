@@ -150,6 +150,13 @@ def test_an_id_that_could_not_be_given_back_unchanged_is_refused(bad: Any) -> No
     assert refused.message.startswith("id: must be a string or a number of 64 bits, not ")
 
 
+def test_variables_of_the_chat_template_are_taken_from_the_line_else_from_the_body() -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "chat_template_kwargs": {"enable_thinking": False}}
+    assert record({"body": body}).chat_template_kwargs == {"enable_thinking": False}
+    assert record({"body": body, "chat_template_kwargs": {"a": [1]}}).chat_template_kwargs == {"a": [1]}
+    assert record({"prompt": "Hi", "chat_template_kwargs": None}).chat_template_kwargs is None
+
+
 def test_principle_and_contrast_are_texts() -> None:
     both = record({"prompt": "Hi", "principle": "/etc/passwd", "contrast": "Be rude"})
     assert (both.principle, both.contrast) == ("/etc/passwd", "Be rude")
@@ -328,6 +335,16 @@ UNUSABLE: list[tuple[Any, Problem, str]] = [
     ({"prompt": "Hi", "principle": 5}, "invalid_type", "principle: must be a string, not 5"),
     ({"prompt": "Hi", "principle": " "}, "invalid_option", "principle: must not be blank"),
     ({"prompt": "Hi", "contrast": ""}, "invalid_option", "contrast: must not be blank"),
+    (
+        {"prompt": "Hi", "chat_template_kwargs": "thinking"},
+        "invalid_option",
+        "chat_template_kwargs: must be a JSON object, not 'thinking'",
+    ),
+    (
+        {"body": {"messages": [{"role": "user", "content": "Hi"}], "chat_template_kwargs": {"tokenize": True}}},
+        "invalid_option",
+        "body.chat_template_kwargs: cannot set tokenize, which lalign sets itself",
+    ),
     (
         {"messages": [*user("Hi"), ASSISTANT, BOT]},
         "unknown_role",

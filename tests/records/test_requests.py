@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from tokenizers import normalizers
 from lalign.engine.interface import Request
 from lalign.errors import OptionError
 from lalign.method.linear_alignment import Alignment
-from lalign.options import Sampling
+from lalign.options import Prompting, Sampling
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import Principles, PromptTemplate, make_principles
 from lalign.records.requests import RequestBuilder, Settings, resolve
@@ -178,6 +179,31 @@ def test_a_prompt_that_just_fits_the_context(build: Callable[..., Any]) -> None:
     failure = failure_of(build(long, context=length + 9))
     assert failure.type == "context_length"
     assert all(str(number) in failure.message for number in (length, 10, length + 9))
+
+
+def test_a_prompt_that_is_far_too_long_is_refused_before_it_is_tokenised(
+    template: PromptTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tokenise(*_: Any) -> Any:
+        raise AssertionError("tokenised")
+
+    builder = RequestBuilder(template, Settings(KIND), 512, never)
+    monkeypatch.setattr(template, "twins", tokenise)
+    failure = failure_of(builder.build(record(text="word " * 10_000_000), 0))
+    assert failure.type == "context_length"
+    assert re.fullmatch(
+        r"prompt: at least \d+ tokens, and max_new_tokens 128, are more than the model's context of 512",
+        failure.message,
+    )
+
+
+def test_a_records_own_variables_of_the_template_prevail(tiny_tokenizer: TinyTokenizer) -> None:
+    tokenizer = tiny_tokenizer("{{ lead }}{{ messages[-1].content }}")
+    template = PromptTemplate(tokenizer, prompting=Prompting(chat_template_kwargs={"lead": "So: "}))
+    builder = RequestBuilder(template, Settings(KIND), None, never)
+    given = replace(record(), chat_template_kwargs={"lead": "Well: "})
+    assert tokenizer.decode(request_of(builder.build(record(), 0)).base) == "So: Hello"
+    assert tokenizer.decode(request_of(builder.build(given, 0)).base) == "Well: Hello"
 
 
 def test_the_principle_counts_towards_the_context(build: Callable[..., Any]) -> None:
