@@ -28,10 +28,11 @@ class Record:
     `messages` end with a user turn, and only the first can be a system turn. `options` holds the line's own values
     of `ratio` and `p` (fields of `options.Alignment`) and `temperature`, `top_p`, `top_k`, `min_p`,
     `repetition_penalty`, `max_new_tokens`, `seed` and `stop` (of `options.Sampling`), each valid there. `principle`
-    and `contrast` are texts, never file names, `chat_template_kwargs` variables for the chat template. `raw` is the input object where it was asked to be kept, for
-    `results.to_line` to write. No digit of an integer is lost: one beyond 64 bits is an `orjson.Fragment` in it, and
-    any number beyond 1.8e308 a string. `ignored` names what the line asks for and does not get, and `read_from` the
-    key that its prompt was read from, where that is not one of lalign's own.
+    and `contrast` are texts, never file names, `chat_template_kwargs` variables for the chat template. `raw` is the
+    input object where it was asked to be kept, for `results.to_line` to write. No digit of an integer is lost: one
+    beyond 64 bits is an `orjson.Fragment` in it, and any number beyond 1.8e308 a string. `ignored` names what the
+    line asks for and does not get, and `read_from` the key that its prompt was read from, where that is not one of
+    lalign's own.
     """
 
     line: int
