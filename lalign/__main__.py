@@ -15,7 +15,7 @@ def main() -> None:
         from lalign.cli.terminal import protect_stderr
 
         protect_stderr()
-        from lalign.cli.commands import run
+        from lalign.cli.run import run
 
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:  # while modules load

@@ -200,7 +200,7 @@ _FORKING = """
 import json, os, socket, sys
 from lalign.__main__ import main
 from lalign.models.loading import ModelOptions, load
-import lalign.cli.commands, lalign.cli.invocation, lalign.jobs.job
+import lalign.cli.run, lalign.cli.invocation, lalign.jobs.job
 lalign.cli.invocation.silence_libraries()
 load(ModelOptions(sys.argv[2]))
 server = socket.socket(fileno=int(sys.argv[1]))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_type_hints
 import pytest
 
 from lalign.cli import arguments, commands
+from lalign.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -147,9 +148,7 @@ def test_an_option_table_is_that_of_the_program(section: str) -> None:
 
 
 def test_the_table_of_commands_is_that_of_the_program() -> None:
-    assert {app.name or app.callback.__name__ for app in commands.app.registered_commands if app.callback} == set(
-        COMMANDS
-    )
+    assert {one.name or one.callback.__name__ for one in app.registered_commands if one.callback} == set(COMMANDS)
     assert tables(ROOT / "docs/options.md")[""] == command_table()
 
 

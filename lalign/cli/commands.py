@@ -1,21 +1,15 @@
-"""The command line: parses, calls, prints. All work is done by the library."""
+"""The commands that run a model over records. Each parses, calls and prints; all work is done by the library."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-import time
-import traceback
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import typer
 
-import lalign
 from lalign.cli import invocation
+from lalign.cli.app import app
 from lalign.cli.arguments import (
     AlignmentArguments,
     BenchArguments,
@@ -29,47 +23,14 @@ from lalign.cli.arguments import (
     SweepArguments,
     grouped,
 )
-from lalign.cli.terminal import Progress, say, show, summary
-from lalign.errors import LalignError, OptionError
-from lalign.options import Execution
-from lalign.results import Failure, Result
+from lalign.cli.carry_out import carry_out
+from lalign.cli.terminal import Progress, show
+from lalign.errors import OptionError
 from lalign.sweep.knee import KNEE_RULE
 from lalign.sweep.ranges import parse_range, sweep_points
 
 if TYPE_CHECKING:
-    from lalign.aligner import Aligner
-    from lalign.figures.sweep import Sweep
-    from lalign.jobs.job import Job
-    from lalign.records.parsing import Record
-    from lalign.records.requests import Settings
-
-USAGE = 2
-FAILED = 1
-# Click's ClickException, or that of the Click which newer Typers carry within them.
-BadCommandLine: Any = typer.BadParameter.__mro__[2]
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Align a language model to a written principle while it decodes: no training. JSONL in, JSONL out.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"lalign {lalign.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None: ...
+    pass
 
 
 @app.command(no_args_is_help=False)
@@ -89,7 +50,7 @@ def generate(
     """
     wanted = invocation.settings(alignment, sampling)
     execution = invocation.execution(running, output.stats)
-    return _carry_out(source, wanted, execution, alignment, output, model, running)
+    return carry_out(source, wanted, execution, alignment, output, model, running)
 
 
 @app.command(
@@ -120,7 +81,7 @@ def sweep(
     invocation.execution(running, output.stats)
     execution = invocation.execution(running, "steps")
     gathered = Sweep(wanted.alignments, points.plot)
-    return _carry_out(source, wanted, execution, alignment, output, model, running, gathered)
+    return carry_out(source, wanted, execution, alignment, output, model, running, gathered)
 
 
 @app.command("eval", no_args_is_help=False)
@@ -212,125 +173,3 @@ def bench(
         show(table)
     typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     return 0
-
-
-def _carry_out(
-    source: Path | None,
-    settings: Settings,
-    execution: Execution,
-    alignment: AlignmentArguments,
-    output: OutputArguments,
-    model: ModelArguments,
-    running: RunArguments,
-    sweep: Sweep | None = None,
-) -> int:
-    """Run a job over the input, from the checks that need no model to the summary; returns the exit status."""
-    from lalign.jobs.job import Job
-    from lalign.jobs.output import open_output
-    from lalign.jobs.reader import JobInput
-
-    reads = JobInput(
-        invocation.path(source), output.keep, invocation.at_least_one("limit", output.limit), output.strict
-    )
-    system = invocation.text(alignment.system, "system")
-    plot = sweep.plotted if sweep else None
-    invocation.check_paths(source, alignment, model, output, plot)
-    opened = open_output(
-        output.output,
-        overwrite=output.overwrite and not (output.resume and plot),  # then it is for the plot alone
-        resume=output.resume,
-        retry_errors=output.retry_errors,
-        force=output.force,
-    )
-    with opened:
-        job = Job(
-            reads,
-            settings,
-            opened,
-            system=system,
-            execution=execution,
-            written=output.stats,  # type: ignore[arg-type]
-        )
-        return _run(
-            job, invocation.aligner(model, compile=running.compile), running, invocation.name(output.output), sweep
-        )
-
-
-def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: Sweep | None) -> int:
-    """Run a job that is ready, with its progress and summary; returns the exit status."""
-    from lalign.jobs.signals import Interruption
-    from lalign.jobs.stream import ClosedPipe
-
-    began = time.monotonic()
-    status = 0
-    job.start(aligner)
-    with Interruption() as interruption, Progress(job.remaining(), quiet=running.quiet, source=job.source.name) as bar:
-
-        def on_records(records: Sequence[Record]) -> None:
-            if sweep is not None:
-                sweep.on_records(records)
-
-        def on_outcomes(written: Sequence[Result | Failure]) -> None:
-            bar.update(written, job.tally)
-            if sweep is not None:
-                sweep.on_outcomes(written)
-
-        try:
-            job.run(aligner, interruption, on_records=on_records, on_outcomes=on_outcomes)
-        except ClosedPipe:
-            return 0
-        except LalignError as error:
-            if running.debug:
-                traceback.print_exc()
-            bar.write(str(error))
-            status = FAILED
-    if job.tally.duplicate is not None:
-        say(job.tally.duplicate)
-    for notice in job.tally.notices.lines(job.source.name):
-        say(notice)
-    if sweep is not None and job.tally.records:
-        show(sweep.table())
-        if not (interruption or status):  # else it would be a plot of half a job
-            sweep.draw(f"lalign sweep of {job.source.name}")
-    if not running.quiet:
-        show(summary(job.tally, time.monotonic() - began, where))
-    if interruption:
-        say(f"interrupted{_how_to_resume(where, plotted=sweep is not None and sweep.plotted is not None)}")
-        return interruption.status
-    return status or (FAILED if job.tally.failures or job.resumed.failures else 0)
-
-
-def _how_to_resume(where: str, *, plotted: bool) -> str:
-    if where == "stdout":
-        return ""
-    left_out = ("--resume",) if plotted else ("--overwrite", "--resume")
-    words = [word for word in sys.argv[1:] if word not in left_out]
-    return f"; resume with: lalign {shlex.join([*words, '--resume'])}"
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run a command line; returns its exit status. Every error is one line on stderr, unless with --debug."""
-    debug = "--debug" in arguments
-    try:
-        status = app(list(arguments), prog_name="lalign", standalone_mode=False)
-        return status if isinstance(status, int) else 0
-    except BadCommandLine as error:
-        say(f"{error.format_message()} (see lalign --help)")
-        return USAGE
-    except LalignError as error:
-        if debug:
-            traceback.print_exc()
-        say(_as_option(error) if isinstance(error, OptionError) else str(error))
-        return USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        say("interrupted")
-        return 130
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        say(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
-        return FAILED
-
-
-def _as_option(error: OptionError) -> str:
-    return f"--{error.option.replace('_', '-')}: {error.problem}"

@@ -19,8 +19,8 @@ import typer
 from conftest import SAMPLES, Finished, Lalign, Pipe
 
 import lalign as package
-from lalign.cli import commands as cli
 from lalign.cli import invocation
+from lalign.cli import run as cli
 from lalign.cli.arguments import AlignmentArguments, ModelArguments, OutputArguments, RunArguments, SamplingArguments
 
 PROGRAM = [sys.executable, "-m", "lalign"]
@@ -465,7 +465,7 @@ class TestHelp:
     @pytest.mark.parametrize("command", [[], ["generate"], ["sweep"], ["eval"], ["bench"]])
     def test_it_takes_no_model_libraries(self, command: list[str]) -> None:
         code = (
-            f"import sys; from lalign.cli.commands import run; status = run([*{command}, '--help'])\n"
+            f"import sys; from lalign.cli.run import run; status = run([*{command}, '--help'])\n"
             "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'matplotlib', 'tokenizers', 'safetensors'}\n"
             "print(status, sorted(heavy & set(sys.modules)), file=sys.stderr)"
         )

@@ -1,0 +1,120 @@
+"""Running a job from the command line: its checks, its progress, its summary, its exit status."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lalign.cli import invocation
+from lalign.cli.app import FAILED
+from lalign.cli.arguments import AlignmentArguments, ModelArguments, OutputArguments, RunArguments
+from lalign.cli.terminal import Progress, say, show, summary
+from lalign.errors import LalignError
+from lalign.options import Execution
+from lalign.results import Failure, Result
+
+if TYPE_CHECKING:
+    from lalign.aligner import Aligner
+    from lalign.figures.sweep import Sweep
+    from lalign.jobs.job import Job
+    from lalign.records.parsing import Record
+    from lalign.records.requests import Settings
+
+
+def carry_out(
+    source: Path | None,
+    settings: Settings,
+    execution: Execution,
+    alignment: AlignmentArguments,
+    output: OutputArguments,
+    model: ModelArguments,
+    running: RunArguments,
+    sweep: Sweep | None = None,
+) -> int:
+    """Run a job over the input, from the checks that need no model to the summary; returns the exit status."""
+    from lalign.jobs.job import Job
+    from lalign.jobs.output import open_output
+    from lalign.jobs.reader import JobInput
+
+    reads = JobInput(
+        invocation.path(source), output.keep, invocation.at_least_one("limit", output.limit), output.strict
+    )
+    system = invocation.text(alignment.system, "system")
+    plot = sweep.plotted if sweep else None
+    invocation.check_paths(source, alignment, model, output, plot)
+    opened = open_output(
+        output.output,
+        overwrite=output.overwrite and not (output.resume and plot),  # then it is for the plot alone
+        resume=output.resume,
+        retry_errors=output.retry_errors,
+        force=output.force,
+    )
+    with opened:
+        job = Job(
+            reads,
+            settings,
+            opened,
+            system=system,
+            execution=execution,
+            written=output.stats,  # type: ignore[arg-type]
+        )
+        return _run(
+            job, invocation.aligner(model, compile=running.compile), running, invocation.name(output.output), sweep
+        )
+
+
+def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: Sweep | None) -> int:
+    """Run a job that is ready, with its progress and summary; returns the exit status."""
+    from lalign.jobs.signals import Interruption
+    from lalign.jobs.stream import ClosedPipe
+
+    began = time.monotonic()
+    status = 0
+    job.start(aligner)
+    with Interruption() as interruption, Progress(job.remaining(), quiet=running.quiet, source=job.source.name) as bar:
+
+        def on_records(records: Sequence[Record]) -> None:
+            if sweep is not None:
+                sweep.on_records(records)
+
+        def on_outcomes(written: Sequence[Result | Failure]) -> None:
+            bar.update(written, job.tally)
+            if sweep is not None:
+                sweep.on_outcomes(written)
+
+        try:
+            job.run(aligner, interruption, on_records=on_records, on_outcomes=on_outcomes)
+        except ClosedPipe:
+            return 0
+        except LalignError as error:
+            if running.debug:
+                traceback.print_exc()
+            bar.write(str(error))
+            status = FAILED
+    if job.tally.duplicate is not None:
+        say(job.tally.duplicate)
+    for notice in job.tally.notices.lines(job.source.name):
+        say(notice)
+    if sweep is not None and job.tally.records:
+        show(sweep.table())
+        if not (interruption or status):  # else it would be a plot of half a job
+            sweep.draw(f"lalign sweep of {job.source.name}")
+    if not running.quiet:
+        show(summary(job.tally, time.monotonic() - began, where))
+    if interruption:
+        say(f"interrupted{_how_to_resume(where, plotted=sweep is not None and sweep.plotted is not None)}")
+        return interruption.status
+    return status or (FAILED if job.tally.failures or job.resumed.failures else 0)
+
+
+def _how_to_resume(where: str, *, plotted: bool) -> str:
+    if where == "stdout":
+        return ""
+    left_out = ("--resume",) if plotted else ("--overwrite", "--resume")
+    words = [word for word in sys.argv[1:] if word not in left_out]
+    return f"; resume with: lalign {shlex.join([*words, '--resume'])}"
