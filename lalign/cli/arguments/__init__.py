@@ -1,0 +1,25 @@
+"""The options of the command line, by theme, as frozen dataclasses that Typer reads (design section 2)."""
+
+from __future__ import annotations
+
+from lalign.cli.arguments.alignment import AlignmentArguments
+from lalign.cli.arguments.files import InputFile, OutputArguments
+from lalign.cli.arguments.grouping import grouped
+from lalign.cli.arguments.measuring import BenchArguments, EvalArguments, SweepArguments
+from lalign.cli.arguments.model import ModelArguments
+from lalign.cli.arguments.running import DebugFlag, RunArguments
+from lalign.cli.arguments.sampling import SamplingArguments
+
+__all__ = [
+    "AlignmentArguments",
+    "BenchArguments",
+    "DebugFlag",
+    "EvalArguments",
+    "InputFile",
+    "ModelArguments",
+    "OutputArguments",
+    "RunArguments",
+    "SamplingArguments",
+    "SweepArguments",
+    "grouped",
+]

@@ -1,0 +1,104 @@
+"""What a model is aligned to, and how far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from lalign.cli.arguments.declaring import PRINCIPLE, flag, option
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentArguments:
+    """What the model is aligned to, and how far."""
+
+    principle: Annotated[
+        list[Path] | None,
+        option(
+            "File with the principle in plain text. Several times for several principles.", PRINCIPLE, metavar="FILE"
+        ),
+    ] = None
+    weight: Annotated[
+        list[float] | None,
+        option("Weight of each principle, in the same order; any finite number.", PRINCIPLE, default="1 each"),
+    ] = None
+    contrast: Annotated[
+        Path | None,
+        option("File with a text for the base twin (harmful, against harmless).", PRINCIPLE, metavar="FILE"),
+    ] = None
+    system: Annotated[
+        Path | None,
+        option("File with the system message both twins share, where a record has none.", PRINCIPLE, metavar="FILE"),
+    ] = None
+    placement: Annotated[
+        str,
+        option(
+            "joined: behind the system text; replace: in place of the template's default; user: in the last user turn.",
+            PRINCIPLE,
+        ),
+    ] = "joined"
+    chat_template_kwargs: Annotated[
+        str | None,
+        option(
+            'Variables for the chat template, a JSON object: {"enable_thinking": false}.', PRINCIPLE, metavar="JSON"
+        ),
+    ] = None
+    allow_special_tokens: Annotated[
+        bool,
+        flag(
+            "Let the text of a special token, in a record or principle, become that token.",
+            PRINCIPLE,
+            "--allow-special-tokens",
+        ),
+    ] = False
+    recipe: Annotated[
+        str,
+        option("lalign, paper (Eq. 10: absolute, no support) or released (the authors' program).", PRINCIPLE),
+    ] = "lalign"
+    ratio: Annotated[
+        float | None,
+        option(
+            "Size of the step, >= 0. 0 is the base model, 1 the principle as a prompt, above 1 beyond it.",
+            PRINCIPLE,
+            default="3.0; released 2.0",
+        ),
+    ] = None
+    p: Annotated[
+        float | None,
+        option("Norm of the trust region, 1 to inf: from one token to all alike.", PRINCIPLE, default="2.0"),
+    ] = None
+    scale: Annotated[
+        str | None,
+        option(
+            "relative: the step is ratio times the principle's own shift; absolute: Eq. 10 to the letter.",
+            PRINCIPLE,
+            default="relative; paper absolute",
+        ),
+    ] = None
+    anchor: Annotated[
+        str | None,
+        option(
+            "base or principle: the logits that the step is added to.", PRINCIPLE, default="base; released principle"
+        ),
+    ] = None
+    support: Annotated[
+        str | None,
+        option(
+            "principle: only tokens in the nucleus of the principled twin; none: all.",
+            PRINCIPLE,
+            default="principle; paper none",
+        ),
+    ] = None
+    support_top_p: Annotated[
+        float | None, option("Mass of that nucleus, above 0 and at most 1.", PRINCIPLE, default="0.8")
+    ] = None
+    support_temperature: Annotated[
+        float | None, option("Temperature of that nucleus, above 0.", PRINCIPLE, default="0.5")
+    ] = None
+    max_kl: Annotated[
+        float | None,
+        option(
+            "Shrink each step until KL(aligned || base) is at most this, nats above 0.", PRINCIPLE, default="no limit"
+        ),
+    ] = None

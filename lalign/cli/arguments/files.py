@@ -1,0 +1,39 @@
+"""What is read and written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lalign.cli.arguments.declaring import OUTPUT, flag, option
+
+InputFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="IN.jsonl", help="Records, one JSON object a line (.gz and .zst too); - or nothing is stdin."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputArguments:
+    """What is read and written."""
+
+    output: Annotated[
+        Path | None, option("Output file; - or nothing is stdout.", OUTPUT, "--output", "-o", metavar="OUT.jsonl")
+    ] = None
+    overwrite: Annotated[bool, flag("Replace the output if it exists.", OUTPUT, "--overwrite")] = False
+    resume: Annotated[bool, flag("Continue an interrupted job into its output.", OUTPUT, "--resume")] = False
+    retry_errors: Annotated[
+        bool, flag("With --resume: answer the lines that failed again.", OUTPUT, "--retry-errors")
+    ] = False
+    force: Annotated[bool, flag("With --resume: even if settings or input have changed.", OUTPUT, "--force")] = False
+    stats: Annotated[str, option("steps: statistics of every token and a summary; summary; or none.", OUTPUT)] = "steps"
+    keep: Annotated[bool, flag("Copy each input object to the output, under `input`.", OUTPUT, "--keep")] = False
+    limit: Annotated[int | None, option("Read this many records at the most, >= 1.", OUTPUT, default="all")] = None
+    strict: Annotated[
+        bool, flag("End at the first line that cannot be answered, with status 1.", OUTPUT, "--strict")
+    ] = False

@@ -1,0 +1,74 @@
+"""The options that single commands have for themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from lalign.cli.arguments.declaring import EVAL, RUN, SWEEP, flag, option
+
+
+@dataclass(frozen=True, slots=True)
+class SweepArguments:
+    """Which points, and how they are shown."""
+
+    ratios: Annotated[
+        str,
+        option("Ratios: a list 0,1,2.5, a range 0:5 (both ends, step 1) or 0:5:0.5.", SWEEP, metavar="RANGE"),
+    ] = "0:5"
+    ps: Annotated[
+        str | None,
+        option("Values of p, likewise; inf may be one. Each with every ratio.", SWEEP, metavar="RANGE", default="--p"),
+    ] = None
+    plot: Annotated[
+        Path | None,
+        option(
+            "Draw the curves: .png or .svg, or .html with the responses side by side. --overwrite replaces it, "
+            "also with --resume.",
+            SWEEP,
+            metavar="FILE",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalArguments:
+    """What is asked, and how answers are scored."""
+
+    ratios: Annotated[
+        str,
+        option("Ratios: a list 0,1,2.5, a range 0:5 (both ends, step 1) or 0:5:0.5.", EVAL, metavar="RANGE"),
+    ] = "0:5"
+    scoring: Annotated[
+        str,
+        option(
+            "logit: the likeliest of the letters, nothing generated; letter: the first letter generated, the paper's.",
+            EVAL,
+        ),
+    ] = "logit"
+    one_user: Annotated[
+        bool,
+        flag("Ask as one user, or as all four of each question.", EVAL, "--one-user/--all-users", default="all-users"),
+    ] = False
+    permute: Annotated[str, option("Order of the answers: one drawn per question (seed), or all orders.", EVAL)] = (
+        "seed"
+    )
+    seed: Annotated[int, option("Seed of what is drawn.", EVAL)] = 0
+    plot: Annotated[Path | None, option("Draw accuracy over ratio: .png or .svg.", EVAL, metavar="FILE")] = None
+    overwrite: Annotated[bool, flag("Replace the plot if it exists.", EVAL, "--overwrite")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class BenchArguments:
+    """What is measured."""
+
+    batch_sizes: Annotated[str, option("Pairs in flight: a list, 1,4,16.", RUN)] = "16"
+    repeats: Annotated[int, option("Interleaved runs of each, >= 1.", RUN)] = 3
+    peers: Annotated[
+        bool, flag("Also the same prompts through stock transformers, its guidance_scale too.", RUN, "--peers")
+    ] = False
+    singly: Annotated[
+        bool, flag("With --peers: guidance_scale one prompt at a time as well, which takes long.", RUN, "--singly")
+    ] = False
+    limit: Annotated[int | None, option("Read this many records at the most, >= 1.", RUN, default="all")] = None

