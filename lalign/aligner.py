@@ -114,7 +114,7 @@ class Aligner:
             template.check()
         placement = settings.prompting.placement
         writer = ResponseWriter(backend.tokenizer, backend.stop_ids, execution.statistics, placement)
-        builder = RequestBuilder(template, settings, backend.context_length, writer.stops)
+        builder = RequestBuilder(template, settings, backend.limits, writer.stops)
         window = WINDOW * (execution.batch_size if execution.batch_size != "auto" else 64)
         items = _requests(prompts, builder, first_line)
         lookahead = Lookahead(items, window, points, template.shared_prefixes(settings.principles))
@@ -136,9 +136,8 @@ class Aligner:
 
 def _ready(outcomes: InOrder, lookahead: Lookahead) -> list[Result | Failure]:
     """All that may leave now, the failures among the input in their places."""
-    for position, failure in lookahead.failures:
+    for position, failure in lookahead.take_failed():
         outcomes.fail(position, failure)
-    lookahead.failures.clear()
     return outcomes.ready()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lalign.engine.batch import Batch, Group
 from lalign.engine.decoding import choose
-from lalign.engine.interface import Counters, Ended, Request, Sequence, Source
+from lalign.engine.interface import Counters, Ended, Limits, Request, Sequence, Source
 from lalign.options import Execution
 
 
@@ -24,7 +24,7 @@ class ScriptedBackend:
     def __init__(self, tokenizer: Any, context_length: int | None = 512) -> None:
         self.tokenizer = tokenizer
         self.stop_ids = frozenset({tokenizer.eos_token_id})
-        self.context_length = context_length
+        self.limits = Limits(context_length)
         self.counters = Counters()
         self._table = torch.randn(7, len(tokenizer), len(tokenizer), generator=torch.Generator().manual_seed(0)) * 3
 

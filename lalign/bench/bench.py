@@ -159,7 +159,7 @@ def _requests(loaded: LoadedModel, work: Work, records: Sequence[Record]) -> lis
 
     writer = ResponseWriter(loaded.tokenizer, loaded.stop_ids, "none")
     template = PromptTemplate(loaded.tokenizer, work.system, work.settings.prompting)
-    builder = RequestBuilder(template, work.settings, loaded.context_length, writer.stops)
+    builder = RequestBuilder(template, work.settings, loaded.limits, writer.stops)
     built = [builder.build(record, record.line) for record in records]
     return [request for request in built if isinstance(request, Request)]
 

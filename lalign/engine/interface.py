@@ -108,6 +108,20 @@ class Counters:
     batch_halvings: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What no prompt may pass.
+
+    context_length: the most tokens of prompt and response together; None for no limit.
+    context_reason: why that is less than the model states, where it is.
+    vocabulary: token ids are below this; None where any may be.
+    """
+
+    context_length: int | None = None
+    context_reason: str = ""
+    vocabulary: int | None = None
+
+
 class Source(Protocol):
     """Where an engine's requests come from.
 
@@ -146,8 +160,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def context_length(self) -> int | None:
-        """The most tokens of prompt and response together; None where there is no limit."""
+    def limits(self) -> Limits:
+        """What no prompt may pass."""
         ...
 
     @property

@@ -14,7 +14,7 @@ from lalign.engine.cache import KVStore
 from lalign.engine.compiled import CompiledForward
 from lalign.engine.engine import Engine
 from lalign.engine.forward import Forward, Prefix, passes, rest_length
-from lalign.engine.interface import Counters, Ended, Request, Source
+from lalign.engine.interface import Counters, Ended, Limits, Request, Source
 from lalign.engine.memory import is_out_of_memory, largest_batch
 from lalign.errors import LalignError
 from lalign.options import Execution
@@ -40,7 +40,7 @@ class Loaded(Protocol):
     @property
     def stop_ids(self) -> frozenset[int]: ...
     @property
-    def context_length(self) -> int | None: ...
+    def limits(self) -> Limits: ...
     @property
     def compiled(self) -> bool: ...
     def fingerprint(self) -> str: ...
@@ -75,8 +75,8 @@ class TorchBackend:
         return self.loaded.stop_ids
 
     @property
-    def context_length(self) -> int | None:
-        return self.loaded.context_length
+    def limits(self) -> Limits:
+        return self.loaded.limits
 
     def fingerprint(self) -> str:
         return f"{self.loaded.fingerprint()} {self.loaded.model.dtype}"

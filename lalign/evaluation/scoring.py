@@ -150,10 +150,11 @@ def _request(backend: Backend, template: PromptTemplate, unit: list[Item]) -> Re
     prompt = [Message("user", unit[0].prompt)]
     base, *principled = (template.token_ids(prompt, text) for text in (None, *(item.principle for item in unit)))
     request = Request(unit, base, tuple(principled), (1.0,) * len(unit), ())
-    if backend.context_length is not None and request.length > backend.context_length:
+    longest = backend.limits.context_length
+    if longest is not None and request.length > longest:
         raise LalignError(
             f"the question of line {unit[0].question.line}: {request.length} tokens with the principle are more than "
-            f"the model's context of {backend.context_length}"
+            f"the model's context of {longest}"
         )
     return request
 

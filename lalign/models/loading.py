@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lalign.engine.interface import Limits
 from lalign.errors import ModelError, OptionError, first_line
 from lalign.models.adapter import merged, refuse_unreadable, tokenizer_folder
 from lalign.models.conversion import converted, file_digest
@@ -71,9 +72,10 @@ class LoadedModel:
         return frozenset([ids] if isinstance(ids, int) else ids or []) | frozenset([] if own is None else [own])
 
     @property
-    def context_length(self) -> int | None:
-        """The most tokens of prompt and response together; None where the model states no limit."""
-        return context(self.model.config).tokens
+    def limits(self) -> Limits:
+        """How much context the model has, and how many tokens it knows."""
+        found = context(self.model.config)
+        return Limits(found.tokens, found.reason or "", self.model.get_input_embeddings().weight.shape[0])
 
     def fingerprint(self) -> str:
         """A digest of what the model computes with: small files whole, weights by size and samples."""

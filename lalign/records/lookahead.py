@@ -28,7 +28,6 @@ class Lookahead:
 
     Attributes:
         points, prefixes: what an engine may know of the requests beforehand; see `interface.Source`.
-        failures: items that were no requests, with their positions; for the caller to take.
         error: what the iterator raised, for the caller to raise when all that came before it is done.
     """
 
@@ -41,11 +40,11 @@ class Lookahead:
     ) -> None:
         self.points = points
         self.prefixes = prefixes
-        self.failures: list[tuple[int, Failure]] = []
         self.error: BaseException | None = None
         self._items = items
         self._window = window
         self._waiting: list[tuple[int, Request]] = []
+        self._failed: list[tuple[int, Failure]] = []
         self._arrived = 0
         self._ended = False
         self._queue: queue.Queue[tuple[int, Request | Failure] | _End] = queue.Queue(maxsize=window)
@@ -72,6 +71,11 @@ class Lookahead:
         """Requests that have been read and not yet taken."""
         return [request for _, request in self._waiting]
 
+    def take_failed(self) -> list[tuple[int, Failure]]:
+        """Items that were no requests, with their positions, since the last call."""
+        taken, self._failed = self._failed, []
+        return taken
+
     def close(self) -> None:
         """Stop reading. A read that is blocked is left to end with the process."""
         self._closed.set()
@@ -87,7 +91,7 @@ class Lookahead:
                 return
             position, outcome = item
             if isinstance(outcome, Failure):
-                self.failures.append((position, outcome))
+                self._failed.append((position, outcome))
                 if wait and not self._waiting:
                     return
             else:

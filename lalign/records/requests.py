@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from lalign.engine.interface import Point, Request
+from lalign.engine.interface import Limits, Point, Request
 from lalign.errors import LalignError, OptionError
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipe import Recipe
@@ -69,7 +69,7 @@ class RequestBuilder:
     Args:
         template: renders and tokenises.
         settings: of the job.
-        context_length: the most tokens of prompt and response together, None for no limit.
+        limits: what no prompt may pass.
         stops: makes of stop strings a test of the tokens so far.
     """
 
@@ -77,12 +77,12 @@ class RequestBuilder:
         self,
         template: PromptTemplate,
         settings: Settings,
-        context_length: int | None,
+        limits: Limits,
         stops: Callable[[tuple[str, ...]], Callable[[list[int]], bool]],
     ) -> None:
         self.template = template
         self.settings = settings
-        self.context_length = context_length
+        self.limits = limits
         self.stops = stops
 
     def build(self, record: Record, key: Any) -> Request | Failure:
@@ -106,7 +106,7 @@ class RequestBuilder:
         if not (base and all(principled)):
             return Failure(record.id, record.line, "empty_prompt", "prompt: the tokenizer makes no token of it")
         request = Request(key, base, tuple(principled), principles.weights, points)
-        return self._too_long(record, request.length, most) or request
+        return self._too_long(record, request.length, most) or self._unknown_token(record, request) or request
 
     def _points(self, record: Record) -> tuple[Point, ...]:
         align = {name: record.options[name] for name in ALIGNMENT_OPTIONS if name in record.options}
@@ -130,17 +130,29 @@ class RequestBuilder:
 
     def _surely_too_long(self, record: Record, most: int) -> Failure | None:
         """The failure of a record whose text alone is too long, found without tokenising it."""
-        if self.context_length is None:
+        if self.limits.context_length is None:
             return None
         text = "\n".join(message.content for message in record.messages)
-        least = self.template.encoder.least_tokens(text, self.context_length)
+        least = self.template.encoder.least_tokens(text, self.limits.context_length)
         return self._too_long(record, least, most, "at least ")
 
     def _too_long(self, record: Record, length: int, most: int, about: str = "") -> Failure | None:
-        if self.context_length is None or length + most <= self.context_length:
+        limits = self.limits
+        if limits.context_length is None or length + most <= limits.context_length:
             return None
         message = (
             f"prompt: {about}{length} tokens{'' if about else ' with the principle'}, and max_new_tokens {most}, "
-            f"are more than the model's context of {self.context_length}"
+            f"are more than the model's context of {limits.context_length}"
+            f"{f' ({limits.context_reason})' if limits.context_reason else ''}"
         )
         return Failure(record.id, record.line, "context_length", message)
+
+    def _unknown_token(self, record: Record, request: Request) -> Failure | None:
+        """The failure of a prompt with a token that the tokenizer has and the model has not."""
+        if self.limits.vocabulary is None:
+            return None
+        unknown = max(id for row in (request.base, *request.principled) for id in row)
+        if unknown < self.limits.vocabulary:
+            return None
+        message = f"prompt: holds token {unknown}, and the model knows none beyond {self.limits.vocabulary - 1}"
+        return Failure(record.id, record.line, "unknown_token", message)

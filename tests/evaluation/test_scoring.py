@@ -54,6 +54,9 @@ class ScriptedModel(nn.Module):
         self.generation_config = GenerationConfig(eos_token_id=1)
         self.device = torch.device("cpu")
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        return nn.Embedding(len(self.tokenizer), 1)
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, past_key_values: Any, use_cache: bool) -> Any:
         self.rows += len(input_ids) if input_ids.shape[1] > 1 else 0
         read = input_ids[:, None, :, None].float()

@@ -301,7 +301,7 @@ def test_a_gguf_becomes_a_model_with_its_weights_tokens_and_template(
     assert loaded.tokenizer(text)["input_ids"] == tokenizer(text, add_special_tokens=False)["input_ids"]
     assert loaded.tokenizer.chat_template == tokenizer.chat_template
     assert loaded.stop_ids == {1}
-    assert loaded.context_length == 128
+    assert loaded.limits.context_length == 128
 
 
 TENSORS = (
@@ -346,7 +346,7 @@ def test_one_part_of_a_gguf_is_refused_and_a_file_of_one_part_is_read(
     write_tiny_llama(source, tiny_tokenizer("chatml"), parts=3)
     assert refusal(source).startswith(f"{source}: one of 3 parts; join them")
     write_tiny_llama(source, tiny_tokenizer("chatml"), parts=1)
-    assert load(ModelOptions(name=str(source))).context_length == 128
+    assert load(ModelOptions(name=str(source))).limits.context_length == 128
 
 
 def test_a_gguf_is_found_by_a_suffix_in_capitals_and_by_its_folder(

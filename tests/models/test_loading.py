@@ -73,7 +73,7 @@ def test_a_folder_is_loaded_as_transformers_saved_it(folder: Path, tiny_model: T
     loaded = load(ModelOptions(name=str(folder)))
     assert (loaded.name, loaded.location) == (str(folder), str(folder))
     assert loaded.stop_ids == {1}
-    assert loaded.context_length == 512
+    assert loaded.limits.context_length == 512
     assert loaded.model.dtype == torch.float32
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
@@ -130,7 +130,7 @@ def test_without_any_the_tokenizers_end_of_sequence_stops(tiny_tokenizer: TinyTo
     ("kind", "overrides"), [("llama", {"max_position_embeddings": 99}), ("gpt2", {"n_positions": 99})]
 )
 def test_the_context_is_what_the_model_says(tiny_model: TinyModel, kind: str, overrides: dict[str, int]) -> None:
-    assert LoadedModel(tiny_model(kind, **overrides), None, "x", "x").context_length == 99
+    assert LoadedModel(tiny_model(kind, **overrides), None, "x", "x").limits.context_length == 99
 
 
 def test_pickled_weights_are_read_only_when_asked_for(folder: Path, tiny_model: TinyModel) -> None:

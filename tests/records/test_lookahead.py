@@ -92,7 +92,7 @@ def test_every_item_comes_once_and_none_waits_for_ever(lengths: list[int | None]
         assert passed < window
         left = [key for key in left if key not in keys]
     assert not left
-    assert [position for position, _ in source.failures] == [
+    assert [position for position, _ in source.take_failed()] == [
         position for position, length in enumerate(lengths) if length is None
     ]
     assert source.error is None
@@ -184,7 +184,7 @@ def test_a_failure_is_heard_of_at_once_even_if_nothing_follows_it(monkeypatch: p
     began = time.monotonic()
     assert source(4, True) == []
     assert time.monotonic() - began < 10
-    assert [position for position, _ in source.failures] == [0]
+    assert [position for position, _ in source.take_failed()] == [0]
     typed.set()
     assert keys_of(until_something(source, 4)) == [1]
 
@@ -199,7 +199,7 @@ def test_an_error_waits_until_all_that_came_before_it_is_given_out() -> None:
     while (requests := until_something(source, 1)) is not None:
         given += keys_of(requests) or []
     assert sorted(given) == [0, 2]
-    assert len(source.failures) == 1
+    assert len(source.take_failed()) == 1
     assert isinstance(source.error, OSError)
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import TinyTokenizer
 from tokenizers import normalizers
 
-from lalign.engine.interface import Request
+from lalign.engine.interface import Limits, Request
 from lalign.errors import OptionError
 from lalign.method.linear_alignment import Alignment
 from lalign.options import Prompting, Sampling
@@ -44,7 +44,7 @@ def template(tiny_tokenizer: TinyTokenizer) -> PromptTemplate:
 def build(template: PromptTemplate) -> Callable[..., Request | Failure]:
     def build(record: Record, settings: Settings | None = None, context: int | None = None) -> Request | Failure:
         settings = settings or Settings(KIND)
-        return RequestBuilder(template, settings, context, never).build(record, ("key", record.line))
+        return RequestBuilder(template, settings, Limits(context), never).build(record, ("key", record.line))
 
     return build
 
@@ -150,13 +150,13 @@ def test_stop_strings_are_made_into_a_test_of_tokens(template: PromptTemplate) -
         asked.append(strings)
         return lambda tokens: tokens[-1] == 42
 
-    builder = RequestBuilder(template, Settings(KIND, sampling=Sampling(stop=("END",))), None, stops)
+    builder = RequestBuilder(template, Settings(KIND, sampling=Sampling(stop=("END",))), Limits(), stops)
     (point,) = request_of(builder.build(record(), 0)).points
     assert point.stops is not None
     assert point.stops([1, 42])
     (point,) = request_of(builder.build(record(options={"stop": ("\n", "###")}), 0)).points
     assert asked == [("END",), ("\n", "###")]
-    (point,) = request_of(RequestBuilder(template, Settings(KIND), None, stops).build(record(), 0)).points
+    (point,) = request_of(RequestBuilder(template, Settings(KIND), Limits(), stops).build(record(), 0)).points
     assert point.stops is None
 
 
@@ -187,7 +187,7 @@ def test_a_prompt_that_is_far_too_long_is_refused_before_it_is_tokenised(
     def tokenise(*_: Any) -> Any:
         raise AssertionError("tokenised")
 
-    builder = RequestBuilder(template, Settings(KIND), 512, never)
+    builder = RequestBuilder(template, Settings(KIND), Limits(512), never)
     monkeypatch.setattr(template, "twins", tokenise)
     failure = failure_of(builder.build(record(text="word " * 10_000_000), 0))
     assert failure.type == "context_length"
@@ -200,7 +200,7 @@ def test_a_prompt_that_is_far_too_long_is_refused_before_it_is_tokenised(
 def test_a_records_own_variables_of_the_template_prevail(tiny_tokenizer: TinyTokenizer) -> None:
     tokenizer = tiny_tokenizer("{{ lead }}{{ messages[-1].content }}")
     template = PromptTemplate(tokenizer, prompting=Prompting(chat_template_kwargs={"lead": "So: "}))
-    builder = RequestBuilder(template, Settings(KIND), None, never)
+    builder = RequestBuilder(template, Settings(KIND), Limits(), never)
     given = replace(record(), chat_template_kwargs={"lead": "Well: "})
     assert tokenizer.decode(request_of(builder.build(record(), 0)).base) == "So: Hello"
     assert tokenizer.decode(request_of(builder.build(given, 0)).base) == "Well: Hello"
@@ -225,7 +225,7 @@ def test_a_prompt_that_leaves_no_token(tiny_tokenizer: TinyTokenizer) -> None:
     """As tokenizers that drop control characters make of some prompts."""
     tokenizer = tiny_tokenizer(add_bos=False)
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\x01", "")
-    builder = RequestBuilder(PromptTemplate(tokenizer), Settings(KIND), None, never)
+    builder = RequestBuilder(PromptTemplate(tokenizer), Settings(KIND), Limits(), never)
     failure = failure_of(builder.build(record(text="\x01\x01"), 0))
     assert failure.type == "empty_prompt"
 
@@ -234,6 +234,26 @@ def test_a_conversation_that_the_template_refuses(tiny_tokenizer: TinyTokenizer)
     template = PromptTemplate(tiny_tokenizer(RAISING))
     turns = (Message("user", "Hi"), Message("assistant", "Ho"), Message("user", "Bye"))
     refused = replace(record(), messages=turns)
-    failure = failure_of(RequestBuilder(template, Settings(KIND), None, never).build(refused, 0))
+    failure = failure_of(RequestBuilder(template, Settings(KIND), Limits(), never).build(refused, 0))
     assert failure.type == "template_error"
     assert "assistants" in failure.message
+
+
+def test_why_the_context_is_what_it_is_is_told(tiny_tokenizer: TinyTokenizer) -> None:
+    template = PromptTemplate(tiny_tokenizer("chatml"))
+    builder = RequestBuilder(template, Settings(KIND), Limits(4, "phi3 knows more positions"), never)
+    failure = failure_of(builder.build(record(), 0))
+    assert failure.type == "context_length"
+    assert failure.message.endswith("are more than the model's context of 4 (phi3 knows more positions)")
+
+
+def test_a_token_that_the_model_has_not_is_refused(tiny_tokenizer: TinyTokenizer) -> None:
+    template = PromptTemplate(tiny_tokenizer("chatml"))
+    known = request_of(RequestBuilder(template, Settings(KIND), Limits(), never).build(record(), 0))
+    most = max(known.base + known.principled[0])
+    request_of(RequestBuilder(template, Settings(KIND), Limits(vocabulary=most + 1), never).build(record(), 0))
+    failure = failure_of(RequestBuilder(template, Settings(KIND), Limits(vocabulary=most), never).build(record(), 0))
+    assert (failure.type, failure.message) == (
+        "unknown_token",
+        f"prompt: holds token {most}, and the model knows none beyond {most - 1}",
+    )
