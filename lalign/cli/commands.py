@@ -98,10 +98,11 @@ def evaluate(
 
     lalign eval preferences.jsonl --ratios 0:5 > accuracy.json
     """
-    from lalign.evaluation.evaluation import check_extra, table
     from lalign.evaluation.evaluation import evaluate as run_evaluation
+    from lalign.evaluation.evaluation import table
     from lalign.evaluation.preferences import read_questions
     from lalign.evaluation.scoring import EvaluationOptions
+    from lalign.evaluation.significance import check_extra
     from lalign.figures.plot import plot_accuracy, plot_format
 
     check_extra()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lalign.errors import LalignError
 from lalign.evaluation.preferences import LETTERS, Question, make_items
 from lalign.evaluation.scoring import EvaluationOptions, Score, score_items
+from lalign.evaluation.significance import CONFIDENCE, RESAMPLES, check_extra, intervals, sign_flip, sign_test
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipe import Recipe
 from lalign.options import Execution, Prompting
@@ -30,10 +31,6 @@ Test = Literal["mcnemar", "sign_flip"]
 
 # What every point is compared with: the base model alone, and the principle as a plain prompt.
 BASELINES = (Alignment(ratio=0), Alignment(ratio=1, support="none"))
-CONFIDENCE = 0.95
-RESAMPLES = 9999
-# Numbers held at a time while resampling.
-RESAMPLING_BATCH = 1 << 22
 # A table of 80 columns has room for this many domains.
 DOMAINS_IN_TABLE = 5
 COLUMN_WIDTH = 8
@@ -232,7 +229,7 @@ def _comparisons(
     mine, its = right[len(BASELINES) :], right[baseline]
     gained, lost = (mine & ~its).sum(-1).tolist(), (~mine & its).sum(-1).tolist()
     if single:
-        p_values = [mcnemar(more, fewer) for more, fewer in zip(gained, lost, strict=True)]
+        p_values = [sign_test(more, fewer) for more, fewer in zip(gained, lost, strict=True)]
     else:
         p_values = sign_flip(differences, seed)
     bounds = intervals(differences, seed)
@@ -241,71 +238,6 @@ def _comparisons(
         Comparison(float(row.mean()), low, high, p, more, fewer, test)
         for row, (low, high), p, more, fewer in zip(differences, bounds, p_values, gained, lost, strict=True)
     ]
-
-
-def intervals(values: NDArray[np.float64], seed: int) -> list[tuple[float, float] | tuple[None, None]]:
-    """The 95 % percentile bootstrap interval of the mean of each row `[rows, questions]`.
-
-    All rows are resampled alike. One question alone has no interval.
-    """
-    if values.shape[-1] < 2:
-        return [(None, None)] * len(values)
-    interval = (
-        _scipy_stats()
-        .bootstrap(
-            (values,),
-            np.mean,
-            axis=-1,
-            n_resamples=RESAMPLES,
-            batch=max(1, RESAMPLING_BATCH // values.size),
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-        .confidence_interval
-    )
-    return list(zip(interval.low.tolist(), interval.high.tolist(), strict=True))
-
-
-def mcnemar(gained: int, lost: int) -> float:
-    """The two-sided p-value of McNemar's exact test: of discordant items, half should go either way."""
-    if not gained + lost:
-        return 1.0
-    return float(_scipy_stats().binomtest(gained, gained + lost, 0.5).pvalue)
-
-
-def sign_flip(differences: NDArray[np.float64], seed: int) -> list[float]:
-    """Two-sided p-values for the mean of each row `[rows, questions]` being 0, by flipping signs of questions.
-
-    Exact up to 13 questions, where there are no more than `RESAMPLES` flips; else by that many random ones. One
-    question alone proves nothing: 1.
-    """
-    if differences.shape[-1] < 2:
-        return [1.0] * len(differences)
-    result = _scipy_stats().permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        axis=-1,
-        n_resamples=RESAMPLES,
-        batch=max(1, RESAMPLING_BATCH // differences.size),
-        rng=np.random.default_rng(seed),
-    )
-    return [float(p) for p in result.pvalue]
-
-
-def check_extra() -> None:
-    """Raise `LalignError` where scipy is not installed; for callers to know before a model is loaded."""
-    _scipy_stats()
-
-
-def _scipy_stats() -> Any:
-    try:
-        import scipy.stats
-    except ImportError:
-        raise LalignError("intervals and tests need scipy: pip install 'lalign[eval]'") from None
-    return scipy.stats
 
 
 def table(evaluation: Evaluation) -> Table:

@@ -74,8 +74,8 @@ def plot_sweep(summaries: Sequence[PointSummary], path: Path) -> None:
     written.
     """
     groups, marked = by_p(summaries), knees(summaries)
-    with _style():
-        figure = _figure(13, 6)
+    with style():
+        figure = new_figure(13, 6)
         axes = figure.subplots(2, 4, sharex=True)
         # The last cell is the legend's; the two log-probabilities share a scale, so that they compare.
         cells = [*axes[0, :3], *axes[1]]
@@ -87,7 +87,7 @@ def plot_sweep(summaries: Sequence[PointSummary], path: Path) -> None:
         for cell in axes[0, :3]:
             cell.tick_params(labelbottom=True)
         _legend(axes[0, 3], list(groups), bool(marked))
-        _save(figure, path)
+        save(figure, path)
 
 
 def plot_accuracy(path: Path, series: Mapping[str, Sequence[tuple[float, float, float, float]]], chance: float) -> None:
@@ -102,8 +102,8 @@ def plot_accuracy(path: Path, series: Mapping[str, Sequence[tuple[float, float, 
     """
     across = min(3, max(1, len(series)))
     down = max(1, math.ceil(len(series) / across))
-    with _style():
-        figure = _figure(0.9 + 3.1 * across, 0.7 + 2.5 * down)
+    with style():
+        figure = new_figure(0.9 + 3.1 * across, 0.7 + 2.5 * down)
         axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
         for cell, (domain, points) in zip(axes.flat, series.items(), strict=False):
             rows = sorted(points)
@@ -121,7 +121,7 @@ def plot_accuracy(path: Path, series: Mapping[str, Sequence[tuple[float, float, 
         first = axes[0, 0]
         guess = {"transform": first.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": "small"}
         first.text(0.99, 100 * chance, "chance", color="#555555", **guess)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _curve(cell: Any, panel: Panel, points: Sequence[PointSummary], knee: PointSummary | None, look: int) -> None:
@@ -176,7 +176,8 @@ def _matplotlib() -> Any:
         raise OptionError("plot", "needs matplotlib: pip install 'lalign[plot]'") from None
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
+    """The look that all figures share, while entered."""
     settings = {
         "font.size": 10,
         "axes.titlesize": 11,
@@ -187,13 +188,15 @@ def _style() -> AbstractContextManager[None]:
     return context
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches."""
     figure = import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     return figure
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as .png or .svg. Raises as `plot_sweep`."""
     kind = plot_format(path)
     if kind == "html":
         raise OptionError("plot", f"must name a .png or .svg file, not {path.name!r}")

@@ -19,18 +19,10 @@ from rich.console import Console
 from lalign.aligner import Aligner
 from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import LalignError, OptionError
-from lalign.evaluation.evaluation import (
-    Evaluation,
-    check_extra,
-    evaluate,
-    intervals,
-    mcnemar,
-    sign_flip,
-    summarise,
-    table,
-)
+from lalign.evaluation.evaluation import Evaluation, evaluate, summarise, table
 from lalign.evaluation.preferences import Item, Question, make_items
 from lalign.evaluation.scoring import EvaluationOptions, Score
+from lalign.evaluation.significance import check_extra, intervals, sign_flip, sign_test
 from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel
 
@@ -178,7 +170,7 @@ def test_a_model_that_always_says_a_has_exactly_a_quarter_with_no_doubt() -> Non
     [(0, 0, 1), (1, 0, 1), (3, 3, 1), (5, 1, 14 / 64), (1, 5, 14 / 64), (10, 0, 2 / 1024), (0, 10, 2 / 1024)],
 )
 def test_mcnemar_is_the_exact_sign_test_of_the_discordant_items(gained: int, lost: int, p_value: float) -> None:
-    assert mcnemar(gained, lost) == pytest.approx(p_value)
+    assert sign_test(gained, lost) == pytest.approx(p_value)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +193,7 @@ def test_the_sign_flip_test_counts_the_flips_that_are_as_extreme(differences: li
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=2, max_size=9))
 def test_with_one_item_a_question_the_two_tests_are_the_same(differences: list[float]) -> None:
     (p_value,) = sign_flip(np.array([differences]), seed=0)
-    assert p_value == pytest.approx(mcnemar(differences.count(1), differences.count(-1)))
+    assert p_value == pytest.approx(sign_test(differences.count(1), differences.count(-1)))
 
 
 def test_questions_of_one_item_are_tested_by_mcnemar_and_those_of_several_by_sign_flips() -> None:
