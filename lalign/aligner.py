@@ -77,12 +77,12 @@ class Aligner:
             contrast: a text for the base twin's place.
             system: the system message that both twins share, where a record has none of its own.
             placement, chat_template_kwargs, allow_special_tokens: see `lalign.options.Prompting`.
-            recipe: "lalign", "paper" or "released".
+            recipe: a name of `lalign.method.recipes.RECIPES`.
             sampling: how tokens are drawn; `execution`: batch size and statistics.
             first_line: the line number of the first prompt. Sampled tokens depend on the seed and on the prompt's
                 line, so that calls with the same seed and lines draw alike: a caller who reads in chunks lets the
                 lines go on from call to call, and gets what one call over all of them would give.
-            options: any field of `Alignment` or `Sampling` by name, over the recipe and `sampling`.
+            options: any field of the recipe or of `Sampling` by name, over the recipe and `sampling`.
 
         Yields `Result`, or `Failure` where a prompt cannot be answered. Raises `OptionError` for an option out of
         range, before anything runs.

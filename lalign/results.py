@@ -9,6 +9,7 @@ import orjson
 
 from lalign.method.recipe import Recipe
 from lalign.options import Placement
+from lalign.text import json_number
 
 FinishReason = Literal["stop", "length"]
 RecordId = str | int | float
@@ -74,19 +75,19 @@ class Failure:
     """A line that could not be answered, in the place its answer would have had.
 
     `type` is a short machine-readable name (`invalid_json`, `missing_prompt`, `invalid_option`, ...); `message`
-    one clear sentence naming the field. `point` holds the ratio and p where one point of a sweep failed.
+    one clear sentence naming the field. `point` holds the recipe, the ratio and p where one point of a sweep failed.
     """
 
     id: RecordId
     line: int
     type: str
     message: str
-    point: dict[str, float] | None = field(default=None)
+    point: dict[str, str | float] | None = field(default=None)
 
     def to_dict(self) -> dict[str, Any]:
         record: dict[str, Any] = {"id": self.id, "line": self.line}
         if self.point is not None:
-            record["alignment"] = self.point
+            record["alignment"] = {name: json_number(value) for name, value in self.point.items()}
         record["error"] = {"type": self.type, "message": self.message}
         return record
 

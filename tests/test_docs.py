@@ -23,8 +23,10 @@ COMMANDS = {
     "sweep": commands.sweep,
     "eval": commands.evaluate,
     "bench": commands.bench,
+    "recipes": commands.list_recipes,
 }
 SECTIONS = {
+    "Recipes": arguments.RecipesArguments,
     "Principle and alignment": arguments.AlignmentArguments,
     "Sampling": arguments.SamplingArguments,
     "Input and output": arguments.OutputArguments,

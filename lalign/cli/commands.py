@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import orjson
 import typer
@@ -18,6 +18,7 @@ from lalign.cli.arguments import (
     InputFile,
     ModelArguments,
     OutputArguments,
+    RecipesArguments,
     RunArguments,
     SamplingArguments,
     SweepArguments,
@@ -28,9 +29,6 @@ from lalign.cli.terminal import Progress, show
 from lalign.errors import OptionError
 from lalign.sweep.knee import KNEE_RULE
 from lalign.sweep.ranges import parse_range, sweep_points
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(no_args_is_help=False)
@@ -173,4 +171,21 @@ def bench(
     for table in tables(found):
         show(table)
     typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    return 0
+
+
+@app.command("recipes", no_args_is_help=False)
+@grouped
+def list_recipes(*, listed: RecipesArguments) -> int:
+    """List the recipes: formula, source (an arXiv number) and default strength of each.
+
+    lalign recipes --json | jq -r '.[].recipe'
+    """
+    from lalign.cli.listing import show_recipes
+    from lalign.method.listing import listing
+
+    if listed.json:
+        typer.echo(orjson.dumps([*listing()], option=orjson.OPT_INDENT_2).decode())
+    else:
+        show_recipes()
     return 0

@@ -17,7 +17,7 @@ from lalign.cli.arguments import (
 )
 from lalign.cli.terminal import say
 from lalign.errors import OptionError
-from lalign.method.linear_alignment import Alignment
+from lalign.method.recipes import option_names
 from lalign.models.quiet import silence_libraries
 from lalign.options import Execution, Sampling, Statistics
 from lalign.sweep.ranges import parse_range
@@ -63,11 +63,7 @@ def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Sett
 
     texts = [text(file, "principle") or "" for file in alignment.principle or []]
     principles = make_principles(texts, alignment.weight, text(alignment.contrast, "contrast"))
-    given = {
-        option.name: getattr(alignment, option.name)
-        for option in fields(Alignment)
-        if option.name != "recipe" and getattr(alignment, option.name) is not None
-    }
+    given = {name: getattr(alignment, name) for name in option_names() if getattr(alignment, name) is not None}
     drawn = {option.name: getattr(sampling, option.name) for option in fields(Sampling)}
     drawn["stop"] = tuple(sampling.stop or ())
     prompting = Prompting(

@@ -51,7 +51,7 @@ def _choose(logits: Tensor, partition: Partition, with_statistics: bool) -> Step
     principled = recipe.merge(base, twins, partition.weights) if twins else base
     sound = sound & principled.amax(-1).isfinite()
     if twins:
-        aligned = recipe.step(base, principled, partition.ratio, _states(partition))
+        aligned = recipe.step(base, principled, partition.ratio, _states(partition), merged=True)
     else:
         aligned = Aligned(base, torch.zeros_like(base), torch.zeros_like(base), partition.ratio)
     if aligned.state is not None:

@@ -53,8 +53,12 @@ class Alignment(Recipe):
         return self.ratio == 0 if self.anchor == "principle" else self.ratio == 1 and self.p == 2
 
     @property
-    def point(self) -> dict[str, float]:
-        return {"ratio": self.ratio, "p": self.p}
+    def point(self) -> dict[str, str | float]:
+        return {"recipe": self.recipe, "ratio": self.ratio, "p": self.p}
+
+    @property
+    def curve(self) -> str:
+        return f"{self.recipe}, p = {self.p:g}"
 
     @property
     def norm(self) -> float:

@@ -47,6 +47,8 @@ class Recipe(ABC):
     columns: ClassVar[tuple[str, ...]] = STATISTICS
     # Not written into every record: the run's header has them.
     unwritten: ClassVar[frozenset[str]] = frozenset({"support_top_p", "support_temperature"})
+    # Whether principles of other weights than 1 mean something to it.
+    weighted: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         validation.number("ratio", self.ratio, low=0)
@@ -88,9 +90,20 @@ class Recipe(ABC):
 
     @abstractmethod
     def update(self, base: Tensor, principled: Tensor, strength: Tensor, state: Tensor | None) -> Aligned:
-        """The method itself, before `max_kl` and the support are applied; arguments as of `step`."""
+        """The method itself, before `max_kl` and the support are applied.
 
-    def step(self, base: Tensor, principled: Tensor, strength: Tensor, state: Tensor | None = None) -> Aligned:
+        Arguments as of `step`, with `principled` as `merge` gives it.
+        """
+
+    def step(
+        self,
+        base: Tensor,
+        principled: Tensor,
+        strength: Tensor,
+        state: Tensor | None = None,
+        *,
+        merged: bool = False,
+    ) -> Aligned:
         """One step of rows that are independent of one another.
 
         Args:
@@ -98,9 +111,12 @@ class Recipe(ABC):
             principled: logits of the principled twin, `[rows, vocab]` float32.
             strength: the ratio of each row, which stands in for `ratio`: `[rows]`.
             state: what the steps before gave as `Aligned.state`; None at the first.
+            merged: `principled` is what `merge` gave, and not a row of the model's own.
         """
         from lalign.method.update import nucleus, within_kl
 
+        if not merged:
+            principled = self.merge(base, [principled], (1.0,))
         aligned = self.update(base, principled, strength, state)
         if self.max_kl is not None:
             aligned = within_kl(base, aligned, self.max_kl)
@@ -116,9 +132,14 @@ class Recipe(ABC):
         return step_statistics(base, principled, aligned, tokens, self.norm)
 
     @property
-    def point(self) -> dict[str, float]:
+    def point(self) -> dict[str, str | float]:
         """The options that tell the points of a sweep apart."""
-        return {"ratio": self.ratio}
+        return {"recipe": self.recipe, "ratio": self.ratio}
+
+    @property
+    def curve(self) -> str:
+        """The curve that this point of a sweep lies on, along which the ratio alone changes: begins with `recipe`."""
+        return self.recipe
 
     @property
     def norm(self) -> float:

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from lalign import validation
 from lalign.errors import OptionError
+from lalign.method.adacad import AdaCad
+from lalign.method.affine import Cad, Cfg, ContextSteering, Instructive, Preadd, Rose, SelfCd
+from lalign.method.amulet import Amulet
+from lalign.method.arithmetic import Intersection, Union
 from lalign.method.linear_alignment import Alignment
+from lalign.method.opad import Opad
+from lalign.method.promptcd import PromptCd
 from lalign.method.recipe import Recipe
+from lalign.method.self_debias import SelfDebias
 
 RECIPES: Mapping[str, Recipe] = {
-    "lalign": Alignment(),
-    "paper": Alignment(recipe="paper", scale="absolute", support="none"),
-    "released": Alignment(recipe="released", anchor="principle", ratio=2.0),
+    recipe.recipe: recipe
+    for recipe in (
+        Alignment(),
+        Alignment(recipe="paper", scale="absolute", support="none"),
+        Alignment(recipe="released", anchor="principle", ratio=2.0),
+        Cfg(),
+        Cad(),
+        ContextSteering(),
+        AdaCad(),
+        Opad(),
+        Amulet(),
+        PromptCd(),
+        SelfDebias(),
+        Rose(),
+        SelfCd(),
+        Preadd(),
+        Instructive(),
+        Union(),
+        Intersection(),
+    )
 }
 
 
@@ -30,6 +54,23 @@ def recipe_of(name: str = "lalign", **given: Any) -> Recipe:
     """
     validation.choice("recipe", name, RECIPES)
     return recipe_with(RECIPES[name], **{option: value for option, value in given.items() if value is not None})
+
+
+def recipes_of(names: Sequence[str], **given: Any) -> tuple[Recipe, ...]:
+    """Several recipes, each with those of the options in `given` that it takes and that are not None.
+
+    Raises `OptionError` for an unknown recipe, an option that none of them takes, or one out of range.
+    """
+    for name in names:
+        validation.choice("recipes", name, RECIPES)
+    taken = {name: {option.name for option in fields(RECIPES[name])} for name in names}
+    given = {option: value for option, value in given.items() if value is not None}
+    for option in given.keys() - set[str]().union(*taken.values()):
+        raise OptionError(option, f"is no option of any of the recipes {', '.join(taken)}")
+    return tuple(
+        recipe_of(name, **{option: value for option, value in given.items() if option in options})
+        for name, options in taken.items()
+    )
 
 
 def recipe_with(recipe: Recipe, **given: Any) -> Recipe:

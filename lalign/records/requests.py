@@ -10,7 +10,7 @@ from lalign.engine.interface import Limits, Point, Request
 from lalign.errors import LalignError, OptionError
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipe import Recipe
-from lalign.method.recipes import recipe_of
+from lalign.method.recipes import option_names, recipe_of, recipe_with
 from lalign.options import Prompting, Sampling
 from lalign.records.parsing import Record
 from lalign.records.prompts import Principles, PromptTemplate
@@ -25,6 +25,8 @@ class Settings:
 
     prompting: how prompts are written.
     alignments: one for a plain run; the points of a sweep, over which a record's own `ratio` and `p` do not prevail.
+
+    Raises `OptionError` for weights that mean nothing to a recipe.
     """
 
     principles: Principles = field(default_factory=Principles)
@@ -32,6 +34,11 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     sweep: bool = False
     prompting: Prompting = field(default_factory=Prompting)
+
+    def __post_init__(self) -> None:
+        for alignment in self.alignments:
+            if not alignment.weighted and any(weight != 1 for weight in self.principles.weights):
+                raise OptionError("weight", f"means nothing to recipe {alignment.recipe}: only 1 can be given")
 
 
 def resolve(
@@ -43,24 +50,21 @@ def resolve(
 ) -> Settings:
     """The settings of a plain job: `options`, by field name, over those of the recipe and of `sampling`.
 
-    An option that is None counts as not given. Raises `OptionError` for a value out of range, `TypeError` for a name
-    that neither `Alignment` nor `Sampling` has.
+    An option that is None counts as not given. Raises `OptionError` for a value out of range, or an option that the
+    recipe does not take, `TypeError` for a name that neither any recipe nor `Sampling` has.
     """
     given = {name: value for name, value in (options or {}).items() if value is not None}
-    if unknown := given.keys() - _names(Alignment) - _names(Sampling):
+    of_sampling = {option.name for option in fields(Sampling)}
+    if unknown := given.keys() - option_names() - of_sampling:
         raise TypeError(f"no option is called {', '.join(sorted(unknown))}")
-    drawn = {name: value for name, value in given.items() if name in _names(Sampling)}
-    aligned = {name: value for name, value in given.items() if name in _names(Alignment)}
+    drawn = {name: value for name, value in given.items() if name in of_sampling}
+    aligned = {name: value for name, value in given.items() if name not in of_sampling}
     return Settings(
         principles,
         (recipe_of(recipe, **aligned),),
         replace(sampling or Sampling(), **drawn),
         prompting=prompting or Prompting(),
     )
-
-
-def _names(options: type[Alignment] | type[Sampling]) -> set[str]:
-    return {option.name for option in fields(options)}
 
 
 class RequestBuilder:
@@ -116,7 +120,7 @@ class RequestBuilder:
         stops = self.stops(sampling.stop) if sampling.stop else None
         own = {} if self.settings.sweep else align
         return tuple(
-            Point(replace(point, **own), sampling, seed, stops, place)
+            Point(recipe_with(point, **own), sampling, seed, stops, place)
             for place, point in enumerate(self.settings.alignments)
         )
 

@@ -23,7 +23,7 @@ def by_p(summaries: Iterable[PointSummary]) -> dict[float, list[PointSummary]]:
     groups: dict[float, list[PointSummary]] = {}
     for summary in sorted(summaries, key=lambda summary: summary.alignment.ratio):
         if summary.responses:
-            groups.setdefault(summary.alignment.point.get("p", math.nan), []).append(summary)
+            groups.setdefault(float(summary.alignment.point.get("p", math.nan)), []).append(summary)
     return dict(sorted(groups.items()))
 
 

@@ -20,7 +20,7 @@ from lalign.cli.arguments import (
     grouped,
 )
 from lalign.method.linear_alignment import Alignment
-from lalign.method.recipes import RECIPES
+from lalign.method.recipes import RECIPES, option_names
 from lalign.models.loading import ModelOptions
 from lalign.options import Execution, Sampling
 
@@ -54,10 +54,19 @@ class TestMirror:
             others = [
                 f"; {recipe} {getattr(settings, option.name)}"
                 for recipe, settings in RECIPES.items()
-                if getattr(settings, option.name) != usual
+                if isinstance(settings, Alignment) and getattr(settings, option.name) != usual
             ]
             wanted = "no limit" if usual is None else f"{usual}{''.join(others)}"
+            wanted = {"ratio": f"{usual}; others `lalign recipes`", "support": f"{usual}; paper, others none"}.get(
+                option.name, wanted
+            )
             assert shown_default(AlignmentArguments, option.name) == wanted
+        family = [recipe for recipe in RECIPES.values() if not isinstance(recipe, Alignment)]
+        assert {recipe.support for recipe in family} == {"none"}
+
+    def test_of_all_recipes(self) -> None:
+        """Every option that some recipe takes can be given."""
+        assert option_names() <= defaults(AlignmentArguments).keys()
 
     def test_of_the_model(self) -> None:
         library = defaults(ModelOptions)

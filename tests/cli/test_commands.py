@@ -22,6 +22,7 @@ import lalign as package
 from lalign.cli import invocation
 from lalign.cli import run as cli
 from lalign.cli.arguments import AlignmentArguments, ModelArguments, OutputArguments, RunArguments, SamplingArguments
+from lalign.method.recipes import RECIPES
 
 PROGRAM = [sys.executable, "-m", "lalign"]
 PROMPTS = [{"id": f"n{number}", "prompt": f"{number} and {number}?"} for number in range(1, 7)]
@@ -248,6 +249,15 @@ class TestOptions:
         wanted = {"recipe": "released", "ratio": 2.0, "p": 2.0, "scale": "relative", "anchor": "principle"}
         assert record["alignment"].items() >= (wanted | {"support": "none"}).items()
 
+    def test_an_option_of_a_record_that_its_recipe_does_not_take_fails_that_line(self, lalign: Lalign) -> None:
+        finished = lalign.generate(
+            "--recipe", "opad", stdin=lines({"prompt": "Hi", "p": 3}, {"prompt": "Hi", "ratio": 2})
+        )
+        first, second = finished.records
+        assert first["error"] == {"type": "invalid_option", "message": "p: is no option of recipe opad"}
+        assert second["alignment"].items() >= {"recipe": "opad", "ratio": 2.0, "support": "none"}.items()
+        assert "p" not in second["alignment"]
+
     def test_the_seed_decides_what_is_drawn(self, lalign: Lalign) -> None:
         def drawn(seed: int) -> list[str]:
             finished = lalign.generate("--temperature", 1, "--seed", seed, stdin=lines(*PROMPTS))
@@ -297,7 +307,11 @@ BAD_USAGE: list[tuple[str, str]] = [
     ("--ratio -0.1", "--ratio: must be a number of at least 0, not -0.1"),
     ("--ratio nan", "--ratio: must be a number of at least 0, not nan"),
     ("--ratio inf", "--ratio: must be a number of at least 0, not inf"),
-    ("--recipe soup", "--recipe: must be one of lalign, paper, released, not 'soup'"),
+    ("--recipe soup", "--recipe: must be one of lalign, paper, .*, not 'soup'"),
+    ("--recipe opad --p 3", "--p: is no option of recipe opad"),
+    ("--recipe cad --anchor base", "--anchor: is no option of recipe cad"),
+    ("--recipe self-debias --support principle", "--support: must be none in recipe self-debias: .*"),
+    ("--recipe union --principle good.txt --weight 2", "--weight: means nothing to recipe union: only 1 can be given"),
     ("--scale x", "--scale: must be one of relative, absolute, not 'x'"),
     ("--anchor x", "--anchor: must be one of base, principle, not 'x'"),
     ("--support x", "--support: must be one of principle, none, not 'x'"),
@@ -412,6 +426,27 @@ class TestUsage:
         monkeypatch.setattr(invocation, "execution", interrupted)
         assert cli.run(["generate"]) == 130
         assert capfd.readouterr().err in ("", "lalign: interrupted\n")  # some Typers keep it to themselves
+
+
+class TestRecipes:
+    def test_the_table_names_each_within_80_columns(self, lalign: Lalign) -> None:
+        finished = lalign("recipes")
+        shown = finished.out.decode().splitlines()
+        assert (finished.status, finished.err) == (0, "")
+        assert max(map(len, shown)) <= 80
+        for name, recipe in RECIPES.items():
+            assert any(re.match(rf"{name} +{recipe.ratio:.5g} ", line) for line in shown), name
+        assert "…" not in "".join(shown)
+
+    def test_json_has_their_defaults(self, lalign: Lalign) -> None:
+        listed = orjson.loads(lalign("recipes", "--json").out)
+        assert [entry["recipe"] for entry in listed] == [*RECIPES]
+        assert all(entry.keys() == {"recipe", "formula", "source", "options"} for entry in listed)
+        assert listed[0]["options"]["p"] == 2
+
+    def test_listing_them_loads_no_torch(self) -> None:
+        program = "import sys; from lalign.cli.run import run; run(['recipes']); sys.exit('torch' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", program], check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
 class TestTerminal:

@@ -170,5 +170,5 @@ def test_a_sequence_that_failed_gives_a_failure_that_says_where(tokenizer: Any, 
     failure = outcome(tokenizer, [50, 51], reason)
     assert isinstance(failure, Failure)
     assert (failure.id, failure.line, failure.type) == ("mine", 3, reason)
-    assert failure.point == {"ratio": 2.5, "p": 2.0}
+    assert failure.point == {"recipe": "lalign", "ratio": 2.5, "p": 2.0}
     assert "token 2" in failure.message

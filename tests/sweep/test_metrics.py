@@ -122,7 +122,9 @@ def test_per_token_means_are_those_of_all_tokens_in_any_order(divergences: list[
 
 def test_failures_count_at_their_point_or_at_all() -> None:
     metrics = SweepMetrics([BASE, ALIGNED])
-    metrics.add(Failure(1, 1, "not_finite", "the model's logits are not finite", {"ratio": 2.0, "p": 2.0}))
+    metrics.add(
+        Failure(1, 1, "not_finite", "the model's logits are not finite", {"recipe": "lalign", "ratio": 2.0, "p": 2.0})
+    )
     metrics.add(Failure(2, 2, "invalid_json", "the line is no JSON"))
     metrics.add(result(BASE, [1, 2], [0.0, 0.0]))
     base, aligned = metrics.summaries()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lalign.cli.arguments.alignment import AlignmentArguments
 from lalign.cli.arguments.files import InputFile, OutputArguments
 from lalign.cli.arguments.grouping import grouped
-from lalign.cli.arguments.measuring import BenchArguments, EvalArguments, SweepArguments
+from lalign.cli.arguments.measuring import BenchArguments, EvalArguments, RecipesArguments, SweepArguments
 from lalign.cli.arguments.model import ModelArguments
 from lalign.cli.arguments.running import DebugFlag, RunArguments
 from lalign.cli.arguments.sampling import SamplingArguments
@@ -18,6 +18,7 @@ __all__ = [
     "InputFile",
     "ModelArguments",
     "OutputArguments",
+    "RecipesArguments",
     "RunArguments",
     "SamplingArguments",
     "SweepArguments",

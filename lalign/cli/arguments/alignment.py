@@ -54,14 +54,14 @@ class AlignmentArguments:
     ] = False
     recipe: Annotated[
         str,
-        option("lalign, paper (Eq. 10: absolute, no support) or released (the authors' program).", PRINCIPLE),
+        option("The method: `lalign recipes` lists them.", PRINCIPLE),
     ] = "lalign"
     ratio: Annotated[
         float | None,
         option(
-            "Size of the step, >= 0. 0 is the base model, 1 the principle as a prompt, above 1 beyond it.",
+            "Strength, >= 0. In lalign 0 is the base model, 1 the principle as a prompt, above 1 beyond it.",
             PRINCIPLE,
-            default="3.0; released 2.0",
+            default="3.0; others `lalign recipes`",
         ),
     ] = None
     p: Annotated[
@@ -87,7 +87,7 @@ class AlignmentArguments:
         option(
             "principle: only tokens in the nucleus of the principled twin; none: all.",
             PRINCIPLE,
-            default="principle; paper none",
+            default="principle; paper, others none",
         ),
     ] = None
     support_top_p: Annotated[

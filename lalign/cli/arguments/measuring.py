@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from lalign.cli.arguments.declaring import EVAL, RUN, SWEEP, flag, option
+from lalign.cli.arguments.declaring import EVAL, OUTPUT, RUN, SWEEP, flag, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +72,10 @@ class BenchArguments:
         bool, flag("With --peers: guidance_scale one prompt at a time as well, which takes long.", RUN, "--singly")
     ] = False
     limit: Annotated[int | None, option("Read this many records at the most, >= 1.", RUN, default="all")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecipesArguments:
+    """How recipes are listed."""
+
+    json: Annotated[bool, flag("As JSON on stdout, with the defaults of all options.", OUTPUT, "--json")] = False
