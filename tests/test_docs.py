@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 import pytest
 
-from lalign.cli import arguments, commands
+from lalign.cli import arguments, cache, commands
 from lalign.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +24,7 @@ COMMANDS = {
     "eval": commands.evaluate,
     "bench": commands.bench,
     "recipes": commands.list_recipes,
+    "cache": cache.cache,
 }
 SECTIONS = {
     "Recipes": arguments.RecipesArguments,
@@ -35,6 +36,7 @@ SECTIONS = {
     "Points of a sweep": arguments.SweepArguments,
     "Evaluation": arguments.EvalArguments,
     "Benchmark": arguments.BenchArguments,
+    "Cache": arguments.CacheArguments,
 }
 GLOSSARY = (
     "twin",

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 import lalign
+from lalign.text import printable
 
 USAGE = 2
 FAILED = 1
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -21,15 +21,24 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(context: typer.Context, wanted: bool) -> None:
+    if not wanted:
+        return
+    if not context.params.get("verbose"):
         typer.echo(f"lalign {lalign.__version__}")
         raise typer.Exit
+    from lalign.cli.about import described
+
+    for name, value in described():
+        typer.echo(f"{name:12}  {printable(value)}")
+    raise typer.Exit
 
 
 @app.callback()
 def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    version: Annotated[bool, typer.Option("--version", callback=_version, help="Show the version.")] = False,
+    # Eager, so that it is known when `--version` is acted on, whichever comes first.
+    verbose: Annotated[
+        bool, typer.Option("--verbose", is_eager=True, help="With --version: libraries, device, model and cache too.")
     ] = False,
 ) -> None: ...

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from lalign.records.requests import Settings
 
 
+# Of options that name a file of text, those which have a twin that takes the text itself.
+_TEXT_OPTIONS = {"principle": "principle-text"}
+
+
 def model_options(model: ModelArguments, *, compile: bool = False) -> ModelOptions:
     """The model to load. Raises `OptionError`."""
     from lalign.backends import check_engine
@@ -62,6 +66,7 @@ def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Sett
     from lalign.records.requests import resolve
 
     texts = [text(file, "principle") or "" for file in alignment.principle or []]
+    texts += alignment.principle_text or []
     principles = make_principles(texts, alignment.weight, text(alignment.contrast, "contrast"))
     given = {name: getattr(alignment, name) for name in option_names() if getattr(alignment, name) is not None}
     drawn = {option.name: getattr(sampling, option.name) for option in fields(Sampling)}
@@ -116,7 +121,9 @@ def text(path: Path | None, option: str) -> str | None:
     except UnicodeDecodeError as error:
         raise OptionError(option, f"{path}: not UTF-8 at byte {error.start}") from None
     except (OSError, ValueError) as error:
-        raise OptionError(option, f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        # A text with a slash or longer than a name may be fails in other ways than by not being there.
+        hint = f" (for a text: --{_TEXT_OPTIONS[option]})" if option in _TEXT_OPTIONS and " " in str(path) else ""
+        raise OptionError(option, f"{path}: {getattr(error, 'strerror', None) or error}{hint}") from None
     if not text:
         raise OptionError(option, f"{path}: is empty")
     return text

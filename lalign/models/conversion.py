@@ -27,7 +27,8 @@ CACHE_VARIABLE = "LALIGN_CACHE"
 CHUNK = 1 << 20
 # In a finished folder, the sizes of its files.
 CONTENTS = "contents"
-# What a folder is called while it is written.
+# What a finished folder is called, and what it is called while it is written.
+CONVERTED = re.compile(r".+-[0-9a-f]{24}")
 ASIDE = re.compile(r"(.+-[0-9a-f]{24})\.[a-z0-9_]{8}")
 
 

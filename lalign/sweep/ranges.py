@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from decimal import ROUND_FLOOR, Context, Decimal, InvalidOperation, localcontext
 from itertools import product
 
@@ -15,6 +17,8 @@ from lalign.text import shortened
 MOST_POINTS = 1_000
 # Digits enough for any range worth trying to end where it says.
 EXACT = Context(prec=60)
+# How other programs and people write a range: 0..5, 0-5, 0…5, 0 to 5.
+_OTHER_RANGE = re.compile(r"([\d.]+?)\s*(?:\.{2,3}|-|–|…|to)\s*([\d.]+)")
 
 
 def parse_range(text: str, option: str, *, infinite: bool = False) -> tuple[float, ...]:
@@ -44,10 +48,21 @@ def sweep_points(base: Recipe, ratios: Sequence[float], ps: Sequence[float]) -> 
     An empty sequence stands for the ratio or p of `base`. Raises `OptionError` for a value that `Alignment` does not
     allow, or more than 1,000 points.
     """
-    bases = [recipe_with(base, p=p) for p in ps] or [base]
+    with _blaming("ps"):
+        bases = [recipe_with(base, p=p) for p in ps] or [base]
     ratios = ratios or (base.ratio,)
     _limit(len(ratios) * len(bases), "ratios", f"{len(ratios):,} ratios at {len(bases):,} values of p")
-    return tuple(recipe_with(one, ratio=ratio) for one, ratio in product(bases, ratios))
+    with _blaming("ratios"):
+        return tuple(recipe_with(one, ratio=ratio) for one, ratio in product(bases, ratios))
+
+
+@contextmanager
+def _blaming(option: str) -> Iterator[None]:
+    """What is wrong with a value is laid to the option that gave it."""
+    try:
+        yield
+    except OptionError as error:
+        raise OptionError(option, error.problem) from None
 
 
 def _item(item: str, option: str, infinite: bool) -> list[float]:
@@ -80,6 +95,8 @@ def _number(part: str, item: str, option: str) -> Decimal:
         number = Decimal("nan")
     if number.is_finite():
         return number
+    if other := _OTHER_RANGE.fullmatch(part):
+        raise OptionError(option, f"{shortened(part)} is not a number; a range is {other[1]}:{other[2]}")
     within = "" if part == item else f" in {shortened(item)}"
     raise OptionError(option, f"{shortened(part)}{within} is not a finite number")
 

@@ -13,15 +13,18 @@ from typer.testing import CliRunner
 from lalign.backends import ENGINES
 from lalign.cli.arguments import (
     AlignmentArguments,
+    EvalArguments,
     ModelArguments,
     OutputArguments,
     RunArguments,
     SamplingArguments,
     grouped,
 )
+from lalign.evaluation.preferences import Permute
+from lalign.evaluation.scoring import Scoring
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipes import RECIPES, option_names
-from lalign.models.loading import ModelOptions
+from lalign.models.loading import DTYPES, ModelOptions
 from lalign.options import Execution, Sampling
 
 GROUPS = (AlignmentArguments, SamplingArguments, ModelArguments, OutputArguments, RunArguments)
@@ -74,6 +77,15 @@ class TestMirror:
         assert given.pop("model") is library.pop("name")
         assert given.pop("engine") == ENGINES[0]
         assert given.items() <= library.items()
+
+    def test_of_choices(self) -> None:
+        def shown(group: Any, name: str) -> set[str]:
+            _, option = get_args(get_type_hints(group, include_extras=True)[name])
+            return set(option.metavar.split("|"))
+
+        assert shown(ModelArguments, "dtype") == {"auto", *DTYPES}
+        assert shown(EvalArguments, "scoring") == {*get_args(Scoring)}
+        assert shown(EvalArguments, "permute") == {*get_args(Permute)}
 
     def test_of_execution(self) -> None:
         library, given = defaults(Execution), defaults(RunArguments)

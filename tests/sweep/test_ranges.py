@@ -130,8 +130,8 @@ def test_what_is_not_swept_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("ratios", "ps", "message"),
     [
-        ((-1.0,), (2.0,), "ratio: must be a number of at least 0, not -1.0"),
-        ((0.0,), (0.5,), "p: must be a number of at least 1"),
+        ((-1.0,), (2.0,), "ratios: must be a number of at least 0, not -1.0"),
+        ((0.0,), (0.5,), "ps: must be a number of at least 1"),
         (tuple(map(float, range(501))), (1.0, 2.0), "ratios: 501 ratios at 2 values of p: 1,002 points"),
     ],
 )

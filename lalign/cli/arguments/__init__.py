@@ -5,7 +5,13 @@ from __future__ import annotations
 from lalign.cli.arguments.alignment import AlignmentArguments
 from lalign.cli.arguments.files import InputFile, OutputArguments
 from lalign.cli.arguments.grouping import grouped
-from lalign.cli.arguments.measuring import BenchArguments, EvalArguments, RecipesArguments, SweepArguments
+from lalign.cli.arguments.measuring import (
+    BenchArguments,
+    CacheArguments,
+    EvalArguments,
+    RecipesArguments,
+    SweepArguments,
+)
 from lalign.cli.arguments.model import ModelArguments
 from lalign.cli.arguments.running import DebugFlag, RunArguments
 from lalign.cli.arguments.sampling import SamplingArguments
@@ -13,6 +19,7 @@ from lalign.cli.arguments.sampling import SamplingArguments
 __all__ = [
     "AlignmentArguments",
     "BenchArguments",
+    "CacheArguments",
     "DebugFlag",
     "EvalArguments",
     "InputFile",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from lalign.cli.arguments.declaring import PRINCIPLE, flag, option
+from lalign.method.linear_alignment import Anchor, Scale
+from lalign.method.recipe import Support
+from lalign.options import Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,12 @@ class AlignmentArguments:
         list[Path] | None,
         option(
             "File with the principle in plain text. Several times for several principles.", PRINCIPLE, metavar="FILE"
+        ),
+    ] = None
+    principle_text: Annotated[
+        list[str] | None,
+        option(
+            "The principle itself. Several times likewise; counted after those of files.", PRINCIPLE, metavar="TEXT"
         ),
     ] = None
     weight: Annotated[
@@ -36,6 +45,7 @@ class AlignmentArguments:
         option(
             "joined: behind the system text; replace: in place of the template's default; user: in the last user turn.",
             PRINCIPLE,
+            choices=get_args(Placement),
         ),
     ] = "joined"
     chat_template_kwargs: Annotated[
@@ -74,12 +84,16 @@ class AlignmentArguments:
             "relative: the step is ratio times the principle's own shift; absolute: Eq. 10 to the letter.",
             PRINCIPLE,
             default="relative; paper absolute",
+            choices=get_args(Scale),
         ),
     ] = None
     anchor: Annotated[
         str | None,
         option(
-            "base or principle: the logits that the step is added to.", PRINCIPLE, default="base; released principle"
+            "base or principle: the logits that the step is added to.",
+            PRINCIPLE,
+            default="base; released principle",
+            choices=get_args(Anchor),
         ),
     ] = None
     support: Annotated[
@@ -88,6 +102,7 @@ class AlignmentArguments:
             "principle: only tokens in the nucleus of the principled twin; none: all.",
             PRINCIPLE,
             default="principle; paper, others none",
+            choices=get_args(Support),
         ),
     ] = None
     support_top_p: Annotated[

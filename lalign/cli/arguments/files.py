@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from lalign.cli.arguments.declaring import OUTPUT, flag, option
+from lalign.options import Statistics
 
 InputFile = Annotated[
     Path | None,
@@ -31,7 +32,12 @@ class OutputArguments:
         bool, flag("With --resume: answer the lines that failed again.", OUTPUT, "--retry-errors")
     ] = False
     force: Annotated[bool, flag("With --resume: even if settings or input have changed.", OUTPUT, "--force")] = False
-    stats: Annotated[str, option("steps: statistics of every token and a summary; summary; or none.", OUTPUT)] = "steps"
+    stats: Annotated[
+        str,
+        option(
+            "steps: statistics of every token and a summary; summary; or none.", OUTPUT, choices=get_args(Statistics)
+        ),
+    ] = "steps"
     keep: Annotated[bool, flag("Copy each input object to the output, under `input`.", OUTPUT, "--keep")] = False
     limit: Annotated[int | None, option("Read this many records at the most, >= 1.", OUTPUT, default="all")] = None
     strict: Annotated[

@@ -45,15 +45,17 @@ class EvalArguments:
         option(
             "logit: the likeliest of the letters, nothing generated; letter: the first letter generated, the paper's.",
             EVAL,
+            choices=("logit", "letter"),
         ),
     ] = "logit"
     one_user: Annotated[
         bool,
         flag("Ask as one user, or as all four of each question.", EVAL, "--one-user/--all-users", default="all-users"),
     ] = False
-    permute: Annotated[str, option("Order of the answers: one drawn per question (seed), or all orders.", EVAL)] = (
-        "seed"
-    )
+    permute: Annotated[
+        str,
+        option("Order of the answers: one drawn per question (seed), or all orders.", EVAL, choices=("seed", "all")),
+    ] = "seed"
     seed: Annotated[int, option("Seed of what is drawn.", EVAL)] = 0
     plot: Annotated[Path | None, option("Draw accuracy over ratio: .png or .svg.", EVAL, metavar="FILE")] = None
     overwrite: Annotated[bool, flag("Replace the plot if it exists.", EVAL, "--overwrite")] = False
@@ -79,3 +81,12 @@ class RecipesArguments:
     """How recipes are listed."""
 
     json: Annotated[bool, flag("As JSON on stdout, with the defaults of all options.", OUTPUT, "--json")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheArguments:
+    """What becomes of the cache."""
+
+    clear: Annotated[bool, flag("Remove the models; what is needed again is converted again.", OUTPUT, "--clear")] = (
+        False
+    )

