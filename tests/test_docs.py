@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import pytest
 
 from lalign.cli import arguments, cache, commands
+from lalign.cli import merge as merge_command
 from lalign.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +26,7 @@ COMMANDS = {
     "bench": commands.bench,
     "recipes": commands.list_recipes,
     "cache": cache.cache,
+    "merge": merge_command.merge,
 }
 SECTIONS = {
     "Recipes": arguments.RecipesArguments,
@@ -37,6 +39,7 @@ SECTIONS = {
     "Evaluation": arguments.EvalArguments,
     "Benchmark": arguments.BenchArguments,
     "Cache": arguments.CacheArguments,
+    "Merging": arguments.MergeArguments,
 }
 GLOSSARY = (
     "twin",
@@ -117,6 +120,8 @@ def option_table(kind: type) -> list[str]:
 
 
 def default(value: Any, shown: bool | str) -> str:
+    if value is MISSING:
+        return "required"
     if isinstance(shown, str):
         return shown
     return "" if value is None or value is False else str(value)

@@ -40,10 +40,10 @@ def carry_out(
     from lalign.jobs.job import Job
     from lalign.jobs.output import open_output
     from lalign.jobs.reader import JobInput
+    from lalign.jobs.shard import parse_shard
 
-    reads = JobInput(
-        invocation.path(source), output.keep, invocation.at_least_one("limit", output.limit), output.strict
-    )
+    limit, shard = invocation.at_least_one("limit", output.limit), parse_shard(output.shard)
+    reads = JobInput(invocation.path(source), output.keep, limit, output.strict, shard)
     system = invocation.text(alignment.system, "system")
     plot = sweep.plotted if sweep else None
     invocation.check_paths(source, alignment, model, output, plot)

@@ -2,14 +2,15 @@
 
 `out.jsonl` has `out.jsonl.run.json`, a JSON object of `format`, `fingerprint` (setting name to JSON value) and `input`
 (`lines`, `digest`, `failed`): the sum of the digests of the first `lines` lines of the input, all of which the output
-answers, without those that `failed`, given as ranges. So a line that failed may be corrected, and no other.
+answers, without those that `failed`, given as ranges. So a line that failed may be corrected, and no other. `end`
+(`last_line`, `lines`) is there once all of the input is answered.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,23 @@ class InputMark:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """What a job has read when all is answered: the number of the last line, and how many lines it answered."""
+
+    last_line: int
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
-    """What a resume must find unchanged. `input` of 0 lines says nothing about the input."""
+    """What a resume must find unchanged. `input` of 0 lines says nothing about the input.
+
+    end: None until the job has come to the end of its input.
+    """
 
     fingerprint: Mapping[str, Any]
     input: InputMark = InputMark()
+    end: End | None = None
 
 
 def beside(output: Path, suffix: str) -> Path:
@@ -67,7 +80,8 @@ def read_header(output: Path) -> Header | None:
             raise OutputError(f"{path}: has format {number}, this version of lalign reads {FORMAT}")
         case {"format": int(), "fingerprint": dict(fingerprint), "input": dict(of_input)}:
             try:
-                return Header(fingerprint, _input_mark(**of_input))
+                end = stored.get("end")
+                return Header(fingerprint, _input_mark(**of_input), None if end is None else End(**end))
             except (TypeError, ValueError) as error:
                 raise OutputError(f"{path}: is not a run header") from error
     raise OutputError(f"{path}: is not a run header")
@@ -78,15 +92,17 @@ def write_header(output: Path, header: Header) -> None:
 
     Raises `OSError`.
     """
-    stored = {
+    stored: dict[str, Any] = {
         "format": FORMAT,
         "fingerprint": header.fingerprint,
         "input": {
             "lines": header.input.lines,
             "digest": f"{header.input.digest:064x}",
-            "failed": _ranges(header.input.failed),
+            "failed": ranges(header.input.failed),
         },
     }
+    if header.end is not None:
+        stored["end"] = asdict(header.end)
     path = beside(output, ".run.json")
     aside = beside(output, ".run.json.tmp")
     with aside.open("wb") as file:
@@ -119,14 +135,15 @@ def _input_mark(lines: int, digest: str, failed: list[list[int]]) -> InputMark:
     return InputMark(int(lines), int(digest, 16), numbers)
 
 
-def _ranges(numbers: Iterable[int]) -> list[list[int]]:
-    ranges: list[list[int]] = []
+def ranges(numbers: Iterable[int]) -> list[list[int]]:
+    """Numbers in order as their first and last of each run without a gap."""
+    found: list[list[int]] = []
     for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
         else:
-            ranges.append([number, number])
-    return ranges
+            found.append([number, number])
+    return found
 
 
 def _json(value: Any) -> bytes:

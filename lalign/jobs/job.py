@@ -14,6 +14,7 @@ from lalign.aligner import Aligner
 from lalign.jobs.output import Output
 from lalign.jobs.reader import JobInput, Reader
 from lalign.jobs.resume import Resumed
+from lalign.jobs.shard import WHOLE
 from lalign.jobs.signals import Interruption
 from lalign.jobs.tally import Tally
 from lalign.jobs.writer import Writer
@@ -90,6 +91,8 @@ class Job:
         }
         points = [{name: json_number(value) for name, value in asdict(point).items()} for point in settings.alignments]
         marks |= points[0] if not settings.sweep else {"points": points}
+        if self.source.shard != WHOLE:
+            marks["shard"] = str(self.source.shard)
         marks |= self._rendered(aligner.backend.tokenizer)
         return marks | {"stop": list(settings.sampling.stop)}
 
@@ -152,6 +155,8 @@ class Job:
                 on_outcomes(written)
                 if interruption:
                     break
+            else:
+                self.output.finish(reader.last_line, reader.taken)
         finally:
             ticks.close()
         self.output.sync()

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from lalign.errors import OutputError
 from lalign.jobs.answered import AnsweredInput
-from lalign.jobs.header import Header, differences, read_header, write_header
+from lalign.jobs.header import End, Header, differences, read_header, write_header
 from lalign.jobs.locking import PathLock, hold
 from lalign.jobs.resume import Redone, Resumed, merge_redone, redone_path, scan, seal
 from lalign.jobs.stream import faults, write_all
@@ -55,6 +55,7 @@ class Journal:
         self._due = clock() + CHECKPOINT_SECONDS
         self._fingerprint: Mapping[str, Any] | None = None
         self._answered = AnsweredInput()
+        self._end: End | None = None
         self._digests: dict[int, int] = {}
         self._begun = False
         self._size = 0
@@ -86,6 +87,7 @@ class Journal:
         if self._stored is not None and trusted:
             self._compare(self._stored.fingerprint, fingerprint)
             self._answered = AnsweredInput(self._stored.input)
+            self._end = self._stored.end
         with self._faults():
             self._check_place()
             expected = points if trusted else None
@@ -110,6 +112,7 @@ class Journal:
 
     def write(self, record: bytes, *, line: int, last: bool = True, failed: bool = False) -> None:
         """As `Output.write`, of records that do not stand. After a fault the file ends with the last that was taken."""
+        self._end = None
         self._responded = self._responded or not failed
         with self._faults():
             if not self._begun:
@@ -125,6 +128,10 @@ class Journal:
             self._responded = False
         if self._clock() >= self._due:
             self.sync()
+
+    def finish(self, last_line: int, lines: int) -> None:
+        """As `Output.finish`; the header says so from the next `sync` on."""
+        self._end = End(last_line, lines)
 
     def sync(self) -> None:
         """As `Output.sync`; `write` does so every 2 s. Raises `OutputError` where others changed the file too."""
@@ -277,7 +284,7 @@ class Journal:
     def _store_header(self) -> None:
         if self._fingerprint is None:
             raise RuntimeError("start comes before write")
-        write_header(self._path, Header(self._fingerprint, self._answered.mark()))
+        write_header(self._path, Header(self._fingerprint, self._answered.mark(), self._end))
 
 
 def _create(path: str, flags: int) -> int:

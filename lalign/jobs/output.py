@@ -31,6 +31,9 @@ class Output(Protocol):
         Raises `OutputError`.
         """
 
+    def finish(self, last_line: int, lines: int) -> None:
+        """Says that all of the input has been answered: the number of its last line, and how many lines there were."""
+
     def sync(self) -> None:
         """Makes all records taken so far outlive the machine, where that can be. Raises `OutputError`."""
 

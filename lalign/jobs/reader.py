@@ -7,7 +7,7 @@ import queue
 import tempfile
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -15,8 +15,9 @@ from lalign.errors import InputError
 from lalign.jobs.answered import line_digest, summed
 from lalign.jobs.header import InputMark
 from lalign.jobs.resume import Resumed
+from lalign.jobs.shard import WHOLE, Shard
 from lalign.records.parsing import Record, parse_record
-from lalign.records.source import RawLine, count_lines, json_lines
+from lalign.records.source import RawLine, filled_lines, json_lines
 from lalign.results import Failure
 
 # Lines to be run that wait until the stretch they lie in is known to be unchanged: beyond this they wait on the disk.
@@ -25,12 +26,15 @@ _HELD_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class JobInput:
-    """What is read: the path (None is stdin), whether objects are kept for the output, and how many at the most."""
+    """What is read: the path (None is stdin), whether objects are kept for the output, how many at the most, and of
+    those which shard: the shards of an input answer together what one job without them answers.
+    """
 
     path: Path | None = None
     keep: bool = False
     limit: int | None = None
     strict: bool = False
+    shard: Shard = WHOLE
 
     @property
     def name(self) -> str:
@@ -38,10 +42,10 @@ class JobInput:
 
     def total(self) -> int | None:
         """How many records there are to come, None where only reading would tell."""
-        total = count_lines(self.path)
-        if total is None or self.limit is None:
-            return total if total is not None else self.limit
-        return min(total, self.limit)
+        filled = filled_lines(self.path)
+        if filled is None:
+            return None if self.limit is None else self.limit // self.shard.count
+        return sum(map(self.shard.takes, islice(filled, self.limit)))
 
 
 class Read(NamedTuple):
@@ -65,11 +69,14 @@ class Reader:
 
     Attributes:
         skipped: lines passed over, since their records stand.
+        taken: lines of the shard so far, and `last_line` the number of the latest that was read, of whichever shard.
         duplicate: a message about the first id that was given before.
     """
 
     def __init__(self, stream: BinaryIO, source: JobInput, resumed: Resumed) -> None:
         self.skipped = 0
+        self.taken = 0
+        self.last_line = 0
         self.duplicate: str | None = None
         self._stream = stream
         self._source = source
@@ -94,20 +101,33 @@ class Reader:
         return taken
 
     def _to_run(self) -> Iterator[RawLine]:
-        lines = json_lines(self._stream, self._source.name)
-        if self._resumed.input is not None:
-            beyond = yield from self._checked(lines)
+        comparison = Comparison(self._resumed) if self._resumed.input is not None else None
+        lines = self._lines(comparison.last if comparison is not None else 0)
+        if comparison is not None:
+            beyond = yield from self._checked(lines, comparison)
             lines = chain(beyond, lines)
-        while self._within_limit() and (raw := next(lines, None)) is not None:
-            self._count += 1
+        for raw in lines:
+            if not self._within_limit():
+                break
             if self._resumed.stands_whole(raw.number):
                 self._pass_over(raw)
             else:
                 yield raw
 
-    def _checked(self, lines: Iterator[RawLine]) -> Generator[RawLine, None, list[RawLine]]:
+    def _lines(self, least: int) -> Iterator[RawLine]:
+        """The lines of the shard, up to the limit, but all that are numbered up to `least`."""
+        for raw in json_lines(self._stream, self._source.name):
+            self._count += 1
+            self.last_line = raw.number
+            if self._source.shard.takes(raw.number):
+                self.taken += 1
+                yield raw
+            # Not to be read on, as a pipe may yet have to give what comes after the limit.
+            if raw.number >= least and self._source.limit is not None and self._count >= self._source.limit:
+                return
+
+    def _checked(self, lines: Iterator[RawLine], comparison: Comparison) -> Generator[RawLine, None, list[RawLine]]:
         """The lines to be run of the stretch that the output answers; returns the line after it, if there is one."""
-        comparison = Comparison(self._resumed)
         beyond: list[RawLine] = []
         passed: list[Read] = []
         with tempfile.SpooledTemporaryFile(_HELD_BYTES) as held:
@@ -116,11 +136,9 @@ class Reader:
                     beyond.append(raw)
                     break
                 comparison.compare(raw)
-                within = self._within_limit()
-                self._count += 1
                 if comparison.covered < raw.number <= self._resumed.last_line:
                     passed.append(Read(raw.number, line_digest(raw)))
-                if within and not self._resumed.stands_whole(raw.number):
+                if self._within_limit() and not self._resumed.stands_whole(raw.number):
                     pickle.dump(raw, held)
                 else:
                     self.skipped += 1
@@ -134,7 +152,7 @@ class Reader:
         return beyond
 
     def _within_limit(self) -> bool:
-        return self._source.limit is None or self._count < self._source.limit
+        return self._source.limit is None or self._count <= self._source.limit
 
     def _pass_over(self, raw: RawLine) -> None:
         self.skipped += 1

@@ -140,7 +140,7 @@ def scan(output: Path, name: str, *, retry_errors: bool, points: int | None = 1)
         if short:
             raise OutputError(f"{name}: has {len(short)} of the {points} records of line {short[0].line}")
         if points is not None:
-            _check(group, name, points)
+            check_group(group, name, points)
         errors = sum(record.failed for record in group)
         end = group[-1].end
         redone = bool(errors and retry_errors)
@@ -160,7 +160,8 @@ def scan(output: Path, name: str, *, retry_errors: bool, points: int | None = 1)
     return Resumed(records, failures, lines, failed, redo, partial, len(short), responses), end
 
 
-def _check(group: list[Stored], name: str, points: int) -> None:
+def check_group(group: list[Stored], name: str, points: int) -> None:
+    """Raises `OutputError` where an input line has more records than `points`, or one twice."""
     line = group[0].line
     most = points if all(record.of_point for record in group) else 1
     if len(group) > most:

@@ -39,6 +39,9 @@ class Stream:
             write_all(self._stream, record)
         self._written += 1
 
+    def finish(self, last_line: int, lines: int) -> None:
+        """As `Output.finish`: nothing is remembered."""
+
     def sync(self) -> None:
         """As `Output.sync`: every record has left."""
 

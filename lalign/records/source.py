@@ -11,6 +11,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -134,30 +135,36 @@ def read_lines(stream: BinaryIO, name: str) -> Iterator[RawLine]:
             return
 
 
-def count_lines(path: Path | None) -> int | None:
-    """The number of lines `read_lines` would yield, or None where only reading the input itself would tell."""
+def filled_lines(path: Path | None) -> Iterator[int] | None:
+    """The numbers of the lines `read_lines` would yield, or None where only reading the input itself would tell.
+
+    They are read as they are asked for, and end where that fails.
+    """
     if path is None or str(path) == "-" or path.suffix.lower() in (".gz", ".zst"):
         return None
     try:
         if not path.is_file():
             return None
-        with path.open("rb") as file:
-            return _count_filled(file)
+        return _filled(path.open("rb"))
     except (OSError, ValueError):
         return None
 
 
-def _count_filled(file: BinaryIO) -> int:
-    if file.read(len(_BOM)) != _BOM:
-        file.seek(0)
-    count, filled = 0, False
-    while block := file.read(_BLOCK_BYTES):
-        end_of_line, *lines = block.split(b"\n")
-        filled = filled or bool(end_of_line.strip())
-        for line in lines:
-            count += filled
-            filled = bool(line.strip())
-    return count + filled
+def _filled(file: BinaryIO) -> Iterator[int]:
+    with file, suppress(OSError):
+        if file.read(len(_BOM)) != _BOM:
+            file.seek(0)
+        number, filled = 1, False
+        while block := file.read(_BLOCK_BYTES):
+            end_of_line, *lines = block.split(b"\n")
+            filled = filled or bool(end_of_line.strip())
+            for line in lines:
+                if filled:
+                    yield number
+                number += 1
+                filled = bool(line.strip())
+        if filled:
+            yield number
 
 
 def _skip_line(stream: BinaryIO) -> bool:

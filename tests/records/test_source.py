@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lalign.errors import InputError
 from lalign.records import source
-from lalign.records.source import RawLine, count_lines, open_source, read_lines, zstd
+from lalign.records.source import RawLine, filled_lines, open_source, read_lines, zstd
 
 BOM = b"\xef\xbb\xbf"
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -277,21 +277,21 @@ def test_a_small_file_that_unpacks_to_a_huge_line_is_not_held_in_memory(
 
 
 @given(st.lists(st.sampled_from([b"a", b" ", b"\n", b"\r\n", b"\t", BOM, b"\x00"])).map(b"".join))
-def test_the_count_is_the_number_of_lines_yielded(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_the_filled_lines_are_those_yielded(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "counted.jsonl"
     path.write_bytes(data)
-    assert count_lines(path) == len(lines_of(data))
+    assert list(filled_lines(path) or ()) == [number for number, _ in lines_of(data)]
 
 
-def test_lines_are_counted_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filled_lines_are_found_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "_BLOCK_BYTES", 4)
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"a\n    \n      b   \n\ncc\ndddddddddddd")
-    assert count_lines(path) == 4
+    assert list(filled_lines(path) or ()) == [1, 3, 5, 6]
 
 
-def test_what_only_reading_would_tell_is_not_counted(tmp_path: Path) -> None:
+def test_filled_lines_that_only_reading_would_tell_are_not_looked_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "in.gz").write_bytes(gzip.compress(b"a\n"))
     for path in (None, Path("-"), tmp_path, *(tmp_path / name for name in ("fifo", "in.gz", "missing"))):
-        assert count_lines(path) is None
+        assert filled_lines(path) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lalign.cli.arguments.alignment import AlignmentArguments
-from lalign.cli.arguments.files import InputFile, OutputArguments
+from lalign.cli.arguments.files import InputFile, MergeArguments, OutputArguments, OutputFiles
 from lalign.cli.arguments.grouping import grouped
 from lalign.cli.arguments.measuring import (
     BenchArguments,
@@ -23,8 +23,10 @@ __all__ = [
     "DebugFlag",
     "EvalArguments",
     "InputFile",
+    "MergeArguments",
     "ModelArguments",
     "OutputArguments",
+    "OutputFiles",
     "RecipesArguments",
     "RunArguments",
     "SamplingArguments",

@@ -40,6 +40,27 @@ class OutputArguments:
     ] = "steps"
     keep: Annotated[bool, flag("Copy each input object to the output, under `input`.", OUTPUT, "--keep")] = False
     limit: Annotated[int | None, option("Read this many records at the most, >= 1.", OUTPUT, default="all")] = None
+    shard: Annotated[
+        str | None,
+        option(
+            "Answer every N-th line from the K-th, 1/4 to 4/4 in four jobs; lalign merge joins what they write.",
+            OUTPUT,
+            metavar="K/N",
+        ),
+    ] = None
     strict: Annotated[
         bool, flag("End at the first line that cannot be answered, with status 1.", OUTPUT, "--strict")
     ] = False
+
+
+OutputFiles = Annotated[list[Path], typer.Argument(metavar="OUT.*.jsonl", help="The outputs of all shards of a job.")]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeArguments:
+    """Where merged records go."""
+
+    output: Annotated[
+        Path,
+        option("File for the records of all, which must not exist.", OUTPUT, "--output", "-o", metavar="OUT.jsonl"),
+    ]
