@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lalign.backends import open_backend
@@ -66,6 +67,7 @@ class Aligner:
         sampling: Sampling | None = None,
         execution: Execution | None = None,
         first_line: int = 1,
+        samples: int = 1,
         **options: Any,
     ) -> Iterator[Result | Failure]:
         """Answer prompts in their order; each is answered as soon as it and those before it are done.
@@ -82,6 +84,7 @@ class Aligner:
             first_line: the line number of the first prompt. Sampled tokens depend on the seed and on the prompt's
                 line, so that calls with the same seed and lines draw alike: a caller who reads in chunks lets the
                 lines go on from call to call, and gets what one call over all of them would give.
+            samples: responses of each prompt, one after the other; see `lalign.records.requests.Settings`.
             options: any field of the recipe or of `Sampling` by name, over the recipe and `sampling`.
 
         Yields `Result`, or `Failure` where a prompt cannot be answered. Raises `OptionError` for an option out of
@@ -90,7 +93,7 @@ class Aligner:
         texts = (principle,) if isinstance(principle, str) else tuple(principle or ())
         principles = make_principles(texts, weights, contrast)
         prompting = Prompting(placement, chat_template_kwargs or {}, allow_special_tokens)
-        settings = resolve(principles, recipe, sampling or Sampling(), options, prompting)
+        settings = replace(resolve(principles, recipe, sampling or Sampling(), options, prompting), samples=samples)
         ticks = self.ticks(prompts, settings, system=system, execution=execution or Execution(), first_line=first_line)
         return (outcome for outcomes in ticks for outcome in outcomes)
 
@@ -108,7 +111,7 @@ class Aligner:
         For callers with something to do meanwhile, such as showing progress or looking whether to stop.
         """
         backend = self.backend
-        points = len(settings.alignments)
+        points = settings.points
         template = PromptTemplate(backend.tokenizer, system, settings.prompting)
         if settings.principles.texts:
             template.check()

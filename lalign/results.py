@@ -33,6 +33,7 @@ class Result:
     `summary` and `steps` hold the statistics of design section 3 in nats; either is None where not asked for.
     `steps` has one array per statistic, one entry per generated token: numpy arrays, and `tokens` a list of strings.
     `input` is the record as read, with `--keep`.
+    `sample` counts the responses of one record from 0, where several are asked for.
     """
 
     id: RecordId
@@ -46,14 +47,14 @@ class Result:
     steps: dict[str, Any] | None = None
     input: Any = None
     placement: Placement = "joined"
+    sample: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         align = {**self.alignment.to_dict(), "placement": self.placement}
         if self.summary is not None:
             align["summary"] = self.summary
         record: dict[str, Any] = {
-            "id": self.id,
-            "line": self.line,
+            **_place(self),
             "response": self.response,
             "finish_reason": self.finish_reason,
             "usage": {
@@ -75,7 +76,8 @@ class Failure:
     """A line that could not be answered, in the place its answer would have had.
 
     `type` is a short machine-readable name (`invalid_json`, `missing_prompt`, `invalid_option`, ...); `message`
-    one clear sentence naming the field. `point` holds the recipe, the ratio and p where one point of a sweep failed.
+    one clear sentence naming the field. `point` holds the recipe, the ratio and p where one response of a record
+    failed, and `sample` which of several at one point that is.
     """
 
     id: RecordId
@@ -83,13 +85,19 @@ class Failure:
     type: str
     message: str
     point: dict[str, str | float] | None = field(default=None)
+    sample: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        record: dict[str, Any] = {"id": self.id, "line": self.line}
+        record = _place(self)
         if self.point is not None:
             record["alignment"] = {name: json_number(value) for name, value in self.point.items()}
         record["error"] = {"type": self.type, "message": self.message}
         return record
+
+
+def _place(outcome: Result | Failure) -> dict[str, Any]:
+    place: dict[str, Any] = {"id": outcome.id, "line": outcome.line}
+    return place if outcome.sample is None else {**place, "sample": outcome.sample}
 
 
 def to_line(outcome: Result | Failure) -> bytes:

@@ -32,6 +32,7 @@ SECTIONS = {
     "Recipes": arguments.RecipesArguments,
     "Principle and alignment": arguments.AlignmentArguments,
     "Sampling": arguments.SamplingArguments,
+    "Several responses": arguments.SampleArguments,
     "Input and output": arguments.OutputArguments,
     "Model": arguments.ModelArguments,
     "Running": arguments.RunArguments,

@@ -20,6 +20,7 @@ from lalign.cli.arguments import (
     OutputArguments,
     RecipesArguments,
     RunArguments,
+    SampleArguments,
     SamplingArguments,
     SweepArguments,
     grouped,
@@ -38,6 +39,7 @@ def generate(
     *,
     alignment: AlignmentArguments,
     sampling: SamplingArguments,
+    several: SampleArguments,
     output: OutputArguments,
     model: ModelArguments,
     running: RunArguments,
@@ -46,7 +48,7 @@ def generate(
 
     cat in.jsonl | lalign generate --principle hh.txt | jq -r .response
     """
-    wanted = invocation.settings(alignment, sampling)
+    wanted = replace(invocation.settings(alignment, sampling), samples=several.samples)
     execution = invocation.execution(running, output.stats)
     return carry_out(source, wanted, execution, alignment, output, model, running)
 

@@ -25,6 +25,7 @@ class Point:
     seed: the run's seed and the record's position, or the record's own.
     stops: tells of the tokens so far whether a stop string has come.
     place: which of its request's answers this is.
+    sample: which of several answers at one point this is; None where there is but one.
     """
 
     alignment: Recipe
@@ -32,6 +33,7 @@ class Point:
     seed: tuple[int, ...] = (0,)
     stops: Stops | None = None
     place: int = 0
+    sample: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

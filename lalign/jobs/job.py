@@ -83,6 +83,7 @@ class Job:
             "system": self.system,
             "stats": self.written,
             "keep": self.source.keep,
+            "samples": settings.samples,
             "principle": list(settings.principles.texts),
             "weight": list(settings.principles.weights),
             "contrast": settings.principles.contrast,
@@ -115,7 +116,7 @@ class Job:
 
     def start(self, aligner: Aligner) -> None:
         """Begin the output, or go on with it. Raises `OutputError` where it belongs to a run of other settings."""
-        self.resumed = self.output.start(self.fingerprint(aligner), len(self.settings.alignments))
+        self.resumed = self.output.start(self.fingerprint(aligner), self.settings.points)
 
     def remaining(self) -> int | None:
         """How many lines are left to answer; None where only reading would tell."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from lalign import validation
 from lalign.engine.interface import Limits, Point, Request
 from lalign.errors import LalignError, OptionError
 from lalign.method.linear_alignment import Alignment
@@ -25,8 +26,11 @@ class Settings:
 
     prompting: how prompts are written.
     alignments: one for a plain run; the points of a sweep, over which a record's own `ratio` and `p` do not prevail.
+    samples: responses of each record. Sample k has the seed of the run, or the record's own, and k more: it is the
+        response of a run with that seed.
 
-    Raises `OptionError` for weights that mean nothing to a recipe.
+    Raises `OptionError` for weights that mean nothing to a recipe, and for several samples of a sweep, of greedy
+    decoding, or with seeds beyond 63 bits.
     """
 
     principles: Principles = field(default_factory=Principles)
@@ -34,11 +38,26 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     sweep: bool = False
     prompting: Prompting = field(default_factory=Prompting)
+    samples: int = 1
 
     def __post_init__(self) -> None:
         for alignment in self.alignments:
             if not alignment.weighted and any(weight != 1 for weight in self.principles.weights):
                 raise OptionError("weight", f"means nothing to recipe {alignment.recipe}: only 1 can be given")
+        validation.integer("samples", self.samples, low=1)
+        if self.samples == 1:
+            return
+        if self.sweep:
+            raise OptionError("samples", "does not go with a sweep, whose points are compared on one response each")
+        if self.sampling.temperature == 0:
+            raise OptionError("samples", "needs a temperature above 0: greedy responses are all the same")
+        if self.sampling.seed + self.samples > 2**63:
+            raise OptionError("samples", f"are too many for seed {self.sampling.seed}: seeds end at 2**63 - 1")
+
+    @property
+    def points(self) -> int:
+        """How many responses a record gets."""
+        return len(self.alignments) * self.samples
 
 
 def resolve(
@@ -116,12 +135,18 @@ class RequestBuilder:
         align = {name: record.options[name] for name in ALIGNMENT_OPTIONS if name in record.options}
         sample = {name: value for name, value in record.options.items() if name not in ALIGNMENT_OPTIONS}
         sampling = replace(self.settings.sampling, **sample)
-        seed = (sampling.seed,) if "seed" in sample else (sampling.seed, record.line)
+        line = () if "seed" in sample else (record.line,)
         stops = self.stops(sampling.stop) if sampling.stop else None
         own = {} if self.settings.sweep else align
+        if self.settings.samples == 1:
+            return tuple(
+                Point(recipe_with(point, **own), sampling, (sampling.seed, *line), stops, place)
+                for place, point in enumerate(self.settings.alignments)
+            )
+        alignment = recipe_with(self.settings.alignments[0], **own)
+        drawn = [replace(sampling, seed=sampling.seed + sample) for sample in range(self.settings.samples)]
         return tuple(
-            Point(recipe_with(point, **own), sampling, seed, stops, place)
-            for place, point in enumerate(self.settings.alignments)
+            Point(alignment, each, (each.seed, *line), stops, place, sample=place) for place, each in enumerate(drawn)
         )
 
     def _principles(self, record: Record) -> Principles:

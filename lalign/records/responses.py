@@ -43,7 +43,7 @@ class ResponseWriter:
         alignment = sequence.point.alignment
         if reason in FAILURES:
             message = f"{FAILURES[reason]} (token {len(sequence.tokens)} of the response)"
-            return Failure(record.id, record.line, reason, message, alignment.point)
+            return Failure(record.id, record.line, reason, message, alignment.point, sequence.point.sample)
         request = sequence.request
         base = len(request.base)
         table = columns(sequence.steps, alignment.columns) if self.statistics != "none" else None
@@ -59,6 +59,7 @@ class ResponseWriter:
             summary=None if table is None else summarise(table),
             steps=self._steps(sequence.tokens, table) if self.statistics == "steps" and table is not None else None,
             input=record.raw,
+            sample=sequence.point.sample,
         )
 
     def _steps(self, tokens: list[int], table: dict[str, Any]) -> dict[str, Any]:

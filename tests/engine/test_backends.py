@@ -108,6 +108,37 @@ def test_the_points_of_a_sweep_say_what_separate_runs_say(open_one: Open, source
         assert [record["response"] for record in swept[place :: len(points)]] == alone
 
 
+@pytest.mark.parametrize("statistics", STATISTICS)
+@pytest.mark.parametrize("ratio", [0, 1, 3])
+def test_samples_say_what_runs_with_their_seeds_say(
+    open_one: Open, source: Path, tmp_path: Path, ratio: float, statistics: str
+) -> None:
+    drawn = settings(Alignment(ratio=ratio), temperature=1.0, seed=5)
+    job = run(open_one(), source, tmp_path / "samples.jsonl", replace(drawn, samples=4), statistics=statistics)
+    assert job.tally.records == 2 + 10 * 4
+    sampled = [record for record in records(tmp_path / "samples.jsonl") if "error" not in record]
+    assert [record["sample"] for record in sampled] == [0, 1, 2, 3] * 10
+    for sample in range(4):
+        output = tmp_path / f"{sample}.jsonl"
+        run(open_one(), source, output, settings(Alignment(ratio=ratio), temperature=1.0, seed=5 + sample))
+        alone = [record for record in records(output) if "error" not in record]
+        assert [record["response"] for record in sampled[sample::4]] == [record["response"] for record in alone]
+        assert all("sample" not in record for record in alone)
+    assert any(sampled[k]["response"] != sampled[k + 1]["response"] for k in range(0, 40, 4))
+
+
+def test_samples_share_a_prefill_and_their_rows_until_they_part(open_one: Open, source: Path, tmp_path: Path) -> None:
+    """The likeliest token alone: no sample parts from another."""
+    alike = replace(settings(temperature=1.0, top_k=1), samples=4)
+    backend = open_one()
+    run(backend, source, tmp_path / "out.jsonl", alike)
+    assert backend.counters.prompts == 10
+    if backend.name != "scripted":
+        assert backend.counters.step_rows < 2 * backend.counters.tokens / 3
+    found = [record["response"] for record in records(tmp_path / "out.jsonl") if "error" not in record]
+    assert found == [response for response in found[::4] for _ in range(4)]
+
+
 @pytest.mark.parametrize("recipe", ["lalign", "paper", "released"])
 def test_every_recipe_runs(open_one: Open, source: Path, tmp_path: Path, recipe: str) -> None:
     wanted = replace(settings(), alignments=(recipe_of(recipe),))

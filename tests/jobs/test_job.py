@@ -39,6 +39,7 @@ from lalign.records.source import zstd
 
 SETTINGS = Settings(make_principles(["Be kind."]), sampling=Sampling(max_new_tokens=3))
 SWEEP = replace(SETTINGS, alignments=tuple(Alignment(ratio=ratio) for ratio in (0, 1, 4)), sweep=True)
+SAMPLES = replace(SETTINGS, sampling=Sampling(max_new_tokens=3, temperature=1), samples=3)
 # Statistics are sums over rows that other rows share a batch with, so their last digits depend on the batch.
 NO_STATISTICS = Execution(batch_size=4, statistics="none")
 
@@ -190,7 +191,7 @@ class TestRun:
 
 
 class TestResume:
-    @pytest.mark.parametrize("settings", [SETTINGS, SWEEP], ids=["one point", "sweep"])
+    @pytest.mark.parametrize("settings", [SETTINGS, SWEEP, SAMPLES], ids=["one point", "sweep", "samples"])
     @pytest.mark.parametrize("lines", [0, 1, 7, 13, 19])
     def test_cut_anywhere_it_comes_out_as_if_it_had_not_been(
         self, aligner: Aligner, source: Path, output: Path, settings: Settings, lines: int
@@ -323,7 +324,7 @@ class TestResume:
             run(aligner, source, output, resume=True, retry_errors=True)
         assert output.read_bytes() == before
 
-    @pytest.mark.parametrize("settings", [SETTINGS, SWEEP], ids=["one point", "sweep"])
+    @pytest.mark.parametrize("settings", [SETTINGS, SWEEP, SAMPLES], ids=["one point", "sweep", "samples"])
     @pytest.mark.parametrize("headed", [True, False], ids=["under the header", "behind the header"])
     def test_a_line_taken_out_of_the_middle_is_missed(
         self, aligner: Aligner, source: Path, output: Path, settings: Settings, headed: bool

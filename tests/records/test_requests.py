@@ -117,6 +117,39 @@ def test_points_of_a_sweep_prevail_over_a_records_ratio_but_not_over_its_samplin
     assert len({point.seed for point in request.points}) == 1
 
 
+def test_samples_have_the_seed_of_the_run_or_of_the_record_and_one_more_each(build: Callable[..., Any]) -> None:
+    several = Settings(KIND, sampling=Sampling(temperature=1, seed=9), samples=3)
+    points = request_of(build(record(4), several)).points
+    assert [(point.seed, point.sample, point.place) for point in points] == [
+        ((9, 4), 0, 0),
+        ((10, 4), 1, 1),
+        ((11, 4), 2, 2),
+    ]
+    points = request_of(build(record(4, options={"seed": 20, "ratio": 1.5}), several)).points
+    assert [point.seed for point in points] == [(20,), (21,), (22,)]
+    assert {point.alignment for point in points} == {Alignment(ratio=1.5)}
+
+
+def test_a_record_whose_seed_leaves_no_room_for_its_samples_fails(build: Callable[..., Any]) -> None:
+    several = Settings(KIND, sampling=Sampling(temperature=1), samples=2)
+    assert failure_of(build(record(options={"seed": 2**63 - 1}), several)).type == "invalid_option"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"samples": 0}, "at least 1"),
+        ({"samples": 2}, "temperature above 0"),
+        ({"samples": 2, "sampling": Sampling(temperature=1), "sweep": True}, "sweep"),
+        ({"samples": 2, "sampling": Sampling(temperature=1, seed=2**63 - 1)}, "too many"),
+    ],
+)
+def test_samples_that_cannot_be(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(OptionError, match=problem) as error:
+        Settings(KIND, **options)
+    assert error.value.option == "samples"
+
+
 def test_a_records_principle_takes_the_place_of_all_of_the_jobs(
     build: Callable[..., Any], template: PromptTemplate
 ) -> None:

@@ -14,7 +14,7 @@ from lalign.cli.arguments.measuring import (
 )
 from lalign.cli.arguments.model import ModelArguments
 from lalign.cli.arguments.running import DebugFlag, RunArguments
-from lalign.cli.arguments.sampling import SamplingArguments
+from lalign.cli.arguments.sampling import SampleArguments, SamplingArguments
 
 __all__ = [
     "AlignmentArguments",
@@ -29,6 +29,7 @@ __all__ = [
     "OutputFiles",
     "RecipesArguments",
     "RunArguments",
+    "SampleArguments",
     "SamplingArguments",
     "SweepArguments",
     "grouped",

@@ -9,6 +9,21 @@ from lalign.cli.arguments.declaring import SAMPLING, option
 
 
 @dataclass(frozen=True, slots=True)
+class SampleArguments:
+    """How many responses a record gets."""
+
+    samples: Annotated[
+        int,
+        option(
+            "Responses of each record, >= 1; sample k, from 0, is that of a run whose --seed is k more.",
+            SAMPLING,
+            "--samples",
+            "-n",
+        ),
+    ] = 1
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingArguments:
     """How tokens are drawn and when a response ends."""
 
