@@ -37,6 +37,8 @@ class AlignmentLogitsProcessor(LogitsProcessor):
             The method and its settings.
         base_attention_mask (`torch.LongTensor` of shape `(batch_size, base_sequence_length)`, *optional*):
             1 for tokens of a prompt, 0 for padding. Without it nothing is padding.
+        max_new_tokens (`int`, *optional*):
+            As given to `generate`; needed where `alignment` has a `kl_total`, which is spent over so many tokens.
 
     Raises:
         `ValueError`: where the shapes do not fit or the padding is not on the left; and while generating, as soon as
@@ -74,6 +76,7 @@ class AlignmentLogitsProcessor(LogitsProcessor):
         base_input_ids: Tensor,
         alignment: Recipe | None = None,
         base_attention_mask: Tensor | None = None,
+        max_new_tokens: int | None = None,
     ) -> None:
         mask = torch.ones_like(base_input_ids) if base_attention_mask is None else base_attention_mask.long()
         if base_input_ids.ndim != 2 or mask.shape != base_input_ids.shape:
@@ -83,6 +86,9 @@ class AlignmentLogitsProcessor(LogitsProcessor):
             raise ValueError("base_input_ids must be padded on the left: base_attention_mask ends in 0")
         self.model = model
         self.alignment = alignment or Alignment()
+        if self.alignment.kl_total is not None and max_new_tokens is None:
+            raise ValueError("an alignment with kl_total needs max_new_tokens")
+        self._most = max_new_tokens
         self._next_ids = base_input_ids
         self._mask = mask
         self._cache = DynamicCache(config=model.config)
@@ -109,6 +115,8 @@ class AlignmentLogitsProcessor(LogitsProcessor):
         principled = scores.float()
         self._follow(input_ids)
         base = principled if recipe.needs((1.0,)) == "principled" else self._base_logits().to(principled)
+        if self._state is None and self._most is not None:
+            self._state = recipe.opening([self._most] * len(principled), principled.device)
         aligned = recipe.step(base, principled, torch.full_like(principled[:, 0], recipe.ratio), self._state)
         self._state = aligned.state
         return aligned.final()

@@ -8,6 +8,9 @@ from typing import Any
 from lalign.errors import OptionError
 from lalign.text import shortened
 
+# The smallest and the largest number that float32, in which everything is computed, holds to all its digits.
+FLOAT32 = (1.1754944e-38, 3.4028234e38)
+
 
 def number(
     option: str,
@@ -18,7 +21,7 @@ def number(
     high: float | None = None,
     infinite: bool = False,
 ) -> None:
-    """A number within its bounds: at least `low` or more than `above`, and at most `high`."""
+    """A number that float32 can hold, within its bounds: at least `low` or more than `above`, and at most `high`."""
     try:
         given = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     except OverflowError:  # an integer that no float can hold
@@ -32,6 +35,8 @@ def number(
     ):
         allowed = _interval(low, above, high, infinite)
         raise OptionError(option, f"must be a number {allowed}, not {shortened(value)}")
+    if given and not math.isinf(given) and not FLOAT32[0] <= abs(given) <= FLOAT32[1]:
+        raise OptionError(option, f"must be a number that float32 can hold, not {shortened(value)}")
 
 
 def _interval(low: float | None, above: float | None, high: float | None, infinite: bool) -> str:

@@ -12,6 +12,7 @@ from lalign.engine.batch import Batch, Partition
 from lalign.engine.sampling import draw, greedy, warpers
 from lalign.engine.transfer import to_device
 from lalign.method.aligned import Aligned
+from lalign.method.gauge import peaked
 
 
 class Step(NamedTuple):
@@ -43,11 +44,11 @@ def choose(logits: Tensor, batch: Batch, with_statistics: bool) -> Step:
 
 def _choose(logits: Tensor, partition: Partition, with_statistics: bool) -> Step:
     recipe = partition.alignment
-    base = logits[partition.rows[0]]
+    own = [logits[rows] for rows in partition.rows]
+    base, *twins = (peaked(rows) for rows in own)
     sound = base.amax(-1).isfinite()  # the maximum carries nan and +inf, and is -inf where nothing is left
     if recipe.is_base and not with_statistics:
-        return Step(_draw(base, partition), sound, None)
-    twins = [logits[rows] for rows in partition.rows[1:]]
+        return Step(_draw(base, own[0], partition), sound, None)
     principled = recipe.merge(base, twins, partition.weights) if twins else base
     sound = sound & principled.amax(-1).isfinite()
     if twins:
@@ -57,7 +58,9 @@ def _choose(logits: Tensor, partition: Partition, with_statistics: bool) -> Step
     if aligned.state is not None:
         for sequence, state in zip(partition.sequences, aligned.state, strict=True):
             sequence.state = state
-    tokens = _draw(aligned.final(), partition)
+    final = aligned.final()
+    sound = sound & aligned.sound(final)
+    tokens = _draw(final, own[0] if recipe.is_base or not twins else own[1], partition)
     if not with_statistics:
         return Step(tokens, sound, None)
     return Step(tokens, sound, recipe.statistics(base, principled, aligned, tokens))
@@ -66,17 +69,23 @@ def _choose(logits: Tensor, partition: Partition, with_statistics: bool) -> Step
 def _states(partition: Partition) -> Tensor | None:
     """What the sequences carry from their last step, `[n, ...]`; the first tells for all whether they do."""
     if partition.sequences[0].state is None:
-        return None
+        most = [sequence.point.sampling.max_new_tokens for sequence in partition.sequences]
+        return partition.alignment.opening(most, partition.members.device)
     return torch.stack([sequence.state for sequence in partition.sequences])
 
 
-def _draw(logits: Tensor, partition: Partition) -> Tensor:
+def _draw(logits: Tensor, twin: Tensor, partition: Partition) -> Tensor:
+    """The next tokens `[n]`. `twin`: logits of the model's own, whose zero the repetition penalty counts from."""
     sampling = partition.sampling
-    processors = warpers(sampling)
-    if processors:
-        logits = processors(_context(partition, logits), logits)
+    processors = list(warpers(sampling))
+    if sampling.repetition_penalty != 1:
+        logits = peaked(logits) + twin.amax(-1, keepdim=True)
+        logits = processors.pop(0)(_context(partition, logits), logits)
     if sampling.temperature == 0:
         return greedy(logits)
+    logits = peaked(logits)  # so that no temperature, however small, makes it overflow
+    for process in processors:
+        logits = process(None, logits)
     numbers = [sequence.uniforms[len(sequence.tokens)] for sequence in partition.sequences]
     return draw(logits, torch.tensor(numbers, dtype=torch.float64))
 
@@ -87,8 +96,6 @@ def _context(partition: Partition, logits: Tensor) -> Tensor:
     The base twin's conversation: the words of a principle are not a repetition. Shorter rows repeat a token of
     theirs, which changes nothing.
     """
-    if partition.sampling.repetition_penalty == 1:
-        return torch.empty(len(partition.sequences), 0, dtype=torch.long, device=logits.device)
     rows = [sequence.request.base + sequence.tokens for sequence in partition.sequences]
     longest = max(map(len, rows))
     padded = [row + row[-1:] * (longest - len(row)) for row in rows]

@@ -32,10 +32,10 @@ class Along(Recipe):
     def needs(self, weights: tuple[float, ...]) -> Needs:
         if self.is_base:
             return "base"
-        return "principled" if self.ratio == 0 and self.max_kl is None and weights == (1.0,) else "both"
+        return "principled" if self.ratio == 0 and not self.is_measured and weights == (1.0,) else "both"
 
     def update(self, base: Tensor, principled: Tensor, strength: Tensor, state: Tensor | None) -> Aligned:
-        from lalign.method.update import preference
+        from lalign.method.gauge import preference
 
         log_base, log_principled = base.log_softmax(-1), principled.log_softmax(-1)
         shift = preference(log_base, log_principled)
@@ -120,7 +120,7 @@ class Less(Recipe):
     """
 
     def update(self, base: Tensor, principled: Tensor, strength: Tensor, state: Tensor | None) -> Aligned:
-        from lalign.method.update import preference
+        from lalign.method.gauge import preference
 
         log_unwanted, log_principled = base.log_softmax(-1), principled.log_softmax(-1)
         step = (-strength.unsqueeze(-1) * log_unwanted).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

@@ -21,16 +21,20 @@ STATISTICS = (
     "flipped",
 )
 
+FLOAT32_MAX = 3.4e38
+
 
 class Aligned(NamedTuple):
     """What a recipe makes of one step.
 
-    logits: aligned logits over the whole vocabulary `[rows, vocab]`, before the support is applied.
-    shift: d, the direction of preference, with entries that are not finite set to zero `[rows, vocab]`.
+    logits: aligned logits, up to a constant a row, over the whole vocabulary `[rows, vocab]`, before the support is
+        applied.
+    shift: d, the direction of preference, in the gauge of `lalign.method.gauge` `[rows, vocab]`.
     step: what was added to the anchor `[rows, vocab]`.
     ratio: the ratio in force, after `max_kl` `[rows]`.
     allowed: the tokens that may be taken, bool `[rows, vocab]`; None for all.
-    state: what the sequence carries to its next step `[rows, ...]`; None for nothing.
+    state: what the sequence carries to its next step `[rows, ...]`, of a recipe's own `[rows, n]`; None for nothing.
+    move: what was added to the base logits, where that is known to more digits than their difference has.
     """
 
     logits: Tensor
@@ -39,7 +43,14 @@ class Aligned(NamedTuple):
     ratio: Tensor
     allowed: Tensor | None = None
     state: Tensor | None = None
+    move: Tensor | None = None
 
     def final(self) -> Tensor:
         """The logits to draw from: -inf where a token may not be taken. `[rows, vocab]`."""
         return self.logits if self.allowed is None else self.logits.masked_fill(~self.allowed, float("-inf"))
+
+    def sound(self, final: Tensor) -> Tensor:
+        """Which rows float32 could hold, bool `[rows]`: the `final` logits, and the norm of the step."""
+        # The maximum carries nan and inf, and is -inf where nothing is left.
+        longest = self.step.abs().amax(-1)
+        return final.amax(-1).isfinite() & (longest < FLOAT32_MAX / self.step.shape[-1])

@@ -36,12 +36,12 @@ class Extreme(Recipe):
         return reduce(self.of, [logits.log_softmax(-1) for logits in principled])
 
     def update(self, base: Tensor, principled: Tensor, strength: Tensor, state: Tensor | None) -> Aligned:
-        from lalign.method.update import preference
+        from lalign.method.gauge import difference
 
         log_base = base.log_softmax(-1)
         ratio = strength.unsqueeze(-1)
         extreme = self.of(log_base, principled)
-        shift = preference(log_base, extreme)
+        shift = difference(log_base, extreme)
         step = ratio * shift
         # An entry of -inf, on either side, takes no step but goes over whole.
         passes = (extreme - log_base).isfinite() | (ratio == 0)

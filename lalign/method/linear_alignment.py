@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from lalign import validation
 from lalign.method.aligned import Aligned
@@ -13,48 +13,59 @@ from lalign.method.recipe import Needs, Recipe, Support
 if TYPE_CHECKING:
     from torch import Tensor
 
-Scale = Literal["relative", "absolute"]
 Anchor = Literal["base", "principle"]
+Direction = Literal["logits", "probabilities"]
 
 
 @dataclass(frozen=True)
 class Alignment(Recipe):
     """One point of the trust-region update (design section 2).
 
+    scale: "relative" to the shift's own length, "absolute" as Eq. 10 has it, "norm" for the radius of the ball, "kl".
+    direction: what the gradient is taken to be, a difference of "logits" or of "probabilities".
+
     Raises `OptionError` where a value is out of range: p in [1, inf], ratio >= 0, support_top_p in (0, 1],
-    support_temperature > 0, max_kl > 0 nats or None.
+    support_temperature > 0, budgets of at least `LEAST_NATS` or None.
     """
 
     recipe: str = "lalign"
     ratio: float = 3.0
     support: Support = "principle"
     p: float = 2.0
-    scale: Scale = "relative"
     anchor: Anchor = "base"
+    direction: Direction = "logits"
+
+    scales: ClassVar[tuple[str, ...]] = ("relative", "absolute", "norm", "kl")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validation.choice("scale", self.scale, get_args(Scale))
         if self.scale == "absolute":  # Eq. 10 has no value at p = 1, where the exponent is infinite
             validation.number("p", self.p, above=1, infinite=True)
         else:
             validation.number("p", self.p, low=1, infinite=True)
         validation.choice("anchor", self.anchor, get_args(Anchor))
+        validation.choice("direction", self.direction, get_args(Direction))
 
     @property
     def is_base(self) -> bool:
-        return self.anchor == "base" and self.ratio == 0
+        return super().is_base or (self.anchor == "base" and self.ratio == 0)
 
     @property
     def is_principle(self) -> bool:
         """True where the logits of the step are those of the principled twin, so that no base row is needed."""
-        if self.max_kl is not None or self.scale != "relative":
+        if self.is_measured:
             return False
-        return self.ratio == 0 if self.anchor == "principle" else self.ratio == 1 and self.p == 2
+        return self.ratio == 0 if self.anchor == "principle" else self.ratio == 1 and self.is_line
+
+    @property
+    def is_line(self) -> bool:
+        """True where the ratio goes along the straight line through the twins, with the base twin at 0."""
+        on_line = self.scale == "relative" and self.p == 2 and self.direction == "logits"
+        return on_line and self.anchor == "base"
 
     @property
     def point(self) -> dict[str, str | float]:
-        return {"recipe": self.recipe, "ratio": self.ratio, "p": self.p}
+        return {**super().point, "p": self.p}
 
     @property
     def curve(self) -> str:
@@ -74,9 +85,13 @@ class Alignment(Recipe):
         return self.is_base, replace(self, ratio=1.0, recipe="lalign")
 
     def update(self, base: Tensor, principled: Tensor, strength: Tensor, state: Tensor | None) -> Aligned:
-        from lalign.method.update import preference, trust_region_step
+        from lalign.method.gauge import preference
+        from lalign.method.update import trust_region_step
 
-        shift = preference(base, principled)
-        step = trust_region_step(shift, strength, self.p, self.scale)
-        anchor = base if self.anchor == "base" else principled
-        return Aligned(anchor + step, shift, step, strength)
+        shift = preference(base, principled, self.direction)
+        step = trust_region_step(shift, strength, self.p, "relative" if self.scale == "kl" else self.scale)
+        aligned = (base if self.anchor == "base" else principled) + step
+        if self.is_line and bool((at_principle := strength == 1).any()):
+            # To the bit what the principled twin alone has.
+            aligned = aligned.where(~at_principle.unsqueeze(-1), principled)
+        return Aligned(aligned, shift, step, strength, move=step if self.anchor == "base" else None)

@@ -23,8 +23,8 @@ class About(NamedTuple):
 
 
 ABOUT: Mapping[str, About] = {
-    "lalign": About("b + s, s along sign(d) |d|^(1/(p-1)), d = p - b, |s| = R |d|", "2401.11458"),
-    "paper": About("b + R sign(d) (|d| / ||d||)^(1/(p-1))", "2401.11458, Eq. 10"),
+    "lalign": About("b + s, s along sign(d) |d|^(1/(p-1)), d = l_p - l_b, |s| = R |d|", "2401.11458"),
+    "paper": About("b + R sign(d) (|d| / ||d||)^(1/(p-1)), d = softmax p - softmax b", "2401.11458, Eq. 10, 12"),
     "released": About("p + s", "2401.11458, program"),
     "cfg": About("b + r(p - b)", "2306.17806"),
     "cad": About("p + a(p - b)", "2305.14739"),

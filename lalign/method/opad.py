@@ -27,7 +27,7 @@ class Opad(Recipe):
     ratio: float = 1.0
 
     def update(self, base: Tensor, principled: Tensor, strength: Tensor, state: Tensor | None) -> Aligned:
-        from lalign.method.update import preference
+        from lalign.method.gauge import preference
 
         log_base, log_principled = base.log_softmax(-1), principled.log_softmax(-1)
         shift = preference(log_base, log_principled)

@@ -22,7 +22,7 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.recipe: recipe
     for recipe in (
         Alignment(),
-        Alignment(recipe="paper", scale="absolute", support="none"),
+        Alignment(recipe="paper", scale="absolute", direction="probabilities", support="none"),
         Alignment(recipe="released", anchor="principle", ratio=2.0),
         Cfg(),
         Cad(),
@@ -53,7 +53,10 @@ def recipe_of(name: str = "lalign", **given: Any) -> Recipe:
     Raises `OptionError` for an unknown recipe, an option that it does not take, or one out of range.
     """
     validation.choice("recipe", name, RECIPES)
-    return recipe_with(RECIPES[name], **{option: value for option, value in given.items() if value is not None})
+    chosen = {option: value for option, value in given.items() if value is not None}
+    if "kl" in chosen:  # nats say the scale by themselves
+        chosen.setdefault("scale", "kl")
+    return recipe_with(RECIPES[name], **chosen)
 
 
 def recipes_of(names: Sequence[str], **given: Any) -> tuple[Recipe, ...]:

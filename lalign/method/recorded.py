@@ -38,7 +38,7 @@ def replay(
     if tokens is not None and tokens.shape != base.shape[:1]:
         raise ValueError(f"tokens must be [{len(base)}], one a step, not {[*tokens.shape]}")
     strength = torch.full((1,), float(chosen.ratio), dtype=torch.float32, device=base.device)
-    state = None
+    state = chosen.opening([len(base)], base.device)
     rows = []
     for mine, its in zip(base.float(), principled.float(), strict=True):
         aligned = chosen.step(mine[None], its[None], strength, state)

@@ -48,7 +48,7 @@ class SelfDebias(Recipe):
         return torch.stack([logits.log_softmax(-1) for logits in principled]).amax(0)
 
     def update(self, base: Tensor, principled: Tensor, strength: Tensor, state: Tensor | None) -> Aligned:
-        from lalign.method.update import preference
+        from lalign.method.gauge import preference
 
         log_base = base.log_softmax(-1)
         excess = (principled.exp() - log_base.exp()).clamp_min(0)

