@@ -59,6 +59,7 @@ class Aligner:
         principle: str | Sequence[str] | None = None,
         weights: Sequence[float] | None = None,
         contrast: str | None = None,
+        against: Sequence[str] = (),
         system: str | None = None,
         placement: Placement = "joined",
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -77,6 +78,7 @@ class Aligner:
                 as needed, in a thread, never whole.
             principle: the text, or several; `weights` (1 each by default) go with them.
             contrast: a text for the base twin's place.
+            against: texts to move away from, which share a weight of -1.
             system: the system message that both twins share, where a record has none of its own.
             placement, chat_template_kwargs, allow_special_tokens: see `lalign.options.Prompting`.
             recipe: a name of `lalign.method.recipes.RECIPES`.
@@ -91,7 +93,7 @@ class Aligner:
         range, before anything runs.
         """
         texts = (principle,) if isinstance(principle, str) else tuple(principle or ())
-        principles = make_principles(texts, weights, contrast)
+        principles = make_principles(texts, weights, contrast, against)
         prompting = Prompting(placement, chat_template_kwargs or {}, allow_special_tokens)
         settings = replace(resolve(principles, recipe, sampling or Sampling(), options, prompting), samples=samples)
         ticks = self.ticks(prompts, settings, system=system, execution=execution or Execution(), first_line=first_line)

@@ -23,16 +23,19 @@ NO_INTEGERS: list[Any] = [NAN, INF, True, False, None, "2", 2.0, 2.5]
 
 # Options, values they take (the ends of the range among them), and values they do not.
 RANGES: list[tuple[type, str, list[Any], list[Any]]] = [
-    (Alignment, "ratio", [0, 0.0, 2, 3.5, 1e6], [-1e-9, -1, INF, -INF, *NO_NUMBERS]),
+    (Alignment, "ratio", [0, 0.0, 2, 3.5, 1e6, 1e37], [-1e-9, -1, 1e39, 1e300, 1e-40, INF, -INF, *NO_NUMBERS]),
     (Alignment, "p", [1, 1.0001, 2, 1e30, INF], [0.9999, 0, -2, -INF, *NO_NUMBERS]),
-    (Alignment, "scale", ["relative", "absolute"], ["Relative", "", None, 1, ["relative"]]),
+    (Alignment, "scale", ["relative", "absolute", "norm"], ["Relative", "", None, 1, ["relative"]]),
     (Alignment, "anchor", ["base", "principle"], ["none", "", None, 1]),
+    (Alignment, "direction", ["logits", "probabilities"], ["prob", "", None, 1]),
+    (Alignment, "kl", [None], [0.5, *NO_NUMBERS[:3]]),
+    (Alignment, "kl_total", [None, 1e-4, 100], [0, -0.1, 1e-9, INF, NAN, True, "2"]),
     (Alignment, "support", ["principle", "none"], ["base", "", None, False]),
-    (Alignment, "support_top_p", [1e-9, 0.8, 1], [0, -0.1, 1.0001, INF, *NO_NUMBERS]),
-    (Alignment, "support_temperature", [1e-9, 0.5, 100], [0, -0.1, INF, *NO_NUMBERS]),
-    (Alignment, "max_kl", [None, 1e-9, 0.5, 100], [0, -0.1, INF, NAN, True, "2"]),
-    (Sampling, "temperature", [0, 0.5, 100], [-0.1, INF, *NO_NUMBERS]),
-    (Sampling, "top_p", [1e-9, 0.5, 1], [0, -0.1, 1.0001, INF, *NO_NUMBERS]),
+    (Alignment, "support_top_p", [1e-9, 0.8, 1], [0, -0.1, 1e-300, 1.0001, INF, *NO_NUMBERS]),
+    (Alignment, "support_temperature", [1e-9, 0.5, 100], [0, -0.1, 1e-40, INF, *NO_NUMBERS]),
+    (Alignment, "max_kl", [None, 1e-4, 0.5, 100], [0, -0.1, 1e-9, INF, NAN, True, "2"]),
+    (Sampling, "temperature", [0, 1e-37, 0.5, 100], [-0.1, 1e-40, 1e39, INF, *NO_NUMBERS]),
+    (Sampling, "top_p", [1e-9, 0.5, 1], [0, -0.1, 1e-300, 1.0001, INF, *NO_NUMBERS]),
     (Sampling, "top_k", [0, 1, 10**9], [-1, *NO_INTEGERS]),
     (Sampling, "min_p", [0, 0.5, 1], [-0.1, 1.0001, INF, *NO_NUMBERS]),
     (Sampling, "repetition_penalty", [1e-9, 1, 2.5], [0, -1, INF, *NO_NUMBERS]),
@@ -75,9 +78,10 @@ def test_every_option_is_in_the_table_above() -> None:
         (Alignment, "ratio", NAN, "ratio: must be a number of at least 0, not nan"),
         (Alignment, "ratio", True, "ratio: must be a number of at least 0, not True"),
         (Alignment, "p", 0.5, "p: must be a number of at least 1 (inf allowed), not 0.5"),
-        (Alignment, "scale", "big", "scale: must be one of relative, absolute, not 'big'"),
+        (Alignment, "scale", "big", "scale: must be one of relative, absolute, norm, kl, not 'big'"),
         (Alignment, "support_top_p", 1.5, "support_top_p: must be a number above 0 and at most 1, not 1.5"),
-        (Alignment, "max_kl", 0, "max_kl: must be a number above 0, not 0"),
+        (Alignment, "max_kl", 0, "max_kl: must be a number of at least 0.0001, not 0"),
+        (Alignment, "ratio", 1e39, "ratio: must be a number that float32 can hold, not 1e+39"),
         (Sampling, "top_k", 2.5, "top_k: must be a whole number of at least 0, not 2.5"),
         (Sampling, "seed", 2**63, f"seed: must be a whole number of at least 0 and at most {2**63 - 1}, not {2**63}"),
         (Sampling, "stop", ("",), "stop: must be one or more non-empty strings"),
@@ -127,7 +131,7 @@ def test_whatever_the_ratio_it_is_taken_or_refused(value: Any) -> None:
 def test_recipes_are_those_of_the_design() -> None:
     ours = Alignment(
         recipe="lalign",
-        ratio=3.0,
+        ratio=1.5,
         p=2.0,
         scale="relative",
         anchor="base",
@@ -135,10 +139,13 @@ def test_recipes_are_those_of_the_design() -> None:
         support_top_p=0.8,
         support_temperature=0.5,
         max_kl=None,
+        direction="logits",
     )
     assert list(RECIPES)[:3] == ["lalign", "paper", "released"]
     assert RECIPES["lalign"] == ours
-    assert RECIPES["paper"] == dataclasses.replace(ours, recipe="paper", scale="absolute", support="none")
+    assert RECIPES["paper"] == dataclasses.replace(
+        ours, recipe="paper", ratio=3.0, scale="absolute", direction="probabilities", support="none"
+    )
     assert RECIPES["released"] == dataclasses.replace(ours, recipe="released", anchor="principle", ratio=2.0)
 
 
@@ -189,6 +196,10 @@ def test_an_unknown_recipe_is_refused_with_the_names_of_the_known(recipe: Any) -
         (Alignment(ratio=1, p=3), False, False),
         (Alignment(ratio=1, scale="absolute"), False, False),
         (Alignment(ratio=1, max_kl=1), False, False),
+        (Alignment(ratio=1, kl_total=1), False, False),
+        (Alignment(ratio=1, direction="probabilities"), False, False),
+        (Alignment(scale="kl", kl=1, ratio=1), False, False),
+        (Alignment(scale="kl", kl=0), True, False),
         (Alignment(ratio=2), False, False),
         (Alignment(anchor="principle", ratio=0), False, True),
         (Alignment(anchor="principle", ratio=0, p=3), False, True),

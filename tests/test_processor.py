@@ -87,7 +87,7 @@ def responses(model: Any, output: Tensor, prompt_length: int) -> list[tuple[int,
 
 
 def said_by_aligner(loaded: LoadedModel, prompts: Sequence[str], principle: str, settings: Alignment) -> list[Any]:
-    fields = ("ratio", "p", "scale", "anchor", "support", "max_kl")
+    fields = ("ratio", "p", "scale", "anchor", "direction", "support", "max_kl")
     options = {name: getattr(settings, name) for name in fields}
     outcomes = Aligner(TorchBackend(loaded)).generate(prompts, principle=principle, max_new_tokens=TOKENS, **options)
     return [outcome.token_ids for outcome in outcomes if isinstance(outcome, Result)]
@@ -123,7 +123,8 @@ def test_scores_are_the_update_of_two_plain_forward_passes(
             assert (mu1 - mu0).norm() > 0.1  # else the test would show nothing
             aligned = align(mu0, mu1, torch.tensor([settings.ratio]), settings).logits
             expected = restrict_to_nucleus(aligned, mu1, settings.support_top_p, settings.support_temperature)
-            torch.testing.assert_close(scores[number : number + 1], expected, rtol=1e-3, atol=1e-3)
+            ours = scores[number : number + 1].log_softmax(-1)
+            torch.testing.assert_close(ours, expected.log_softmax(-1), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -205,7 +206,9 @@ def test_several_samples_of_a_prompt_have_a_base_row_each(tiny_model: TinyModel,
     for number, row in enumerate(output.sequences[:, -4:].tolist()):
         rows = [ids[number // 3] + row[:3] for ids in (base, principled)]
         mu0, mu1 = (model(torch.tensor([ids])).logits[0, -1] for ids in rows)
-        torch.testing.assert_close(output.scores[3][number], mu0 + 3 * (mu1 - mu0), rtol=1e-3, atol=1e-3)
+        expected = mu0 + Alignment().ratio * (mu1 - mu0)
+        scores = output.scores[3][number]
+        torch.testing.assert_close(scores.log_softmax(-1), expected.log_softmax(-1), rtol=1e-3, atol=1e-3)
 
 
 # What it costs, and what it refuses.

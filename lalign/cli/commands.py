@@ -74,10 +74,10 @@ def sweep(
     """
     from lalign.figures.sweep import Sweep
 
-    one = invocation.settings(invocation.without_ratio(alignment), sampling)
-    ratios = parse_range(points.ratios, "ratios")
+    alignment, strengths = invocation.swept(alignment, points)
+    one = invocation.settings(alignment, sampling)
     ps = parse_range(points.ps, "ps", infinite=True) if points.ps is not None else ()
-    wanted = replace(one, alignments=sweep_points(one.alignments[0], ratios, ps), sweep=True)
+    wanted = replace(one, alignments=sweep_points(one.alignments[0], strengths, ps), sweep=True)
     invocation.execution(running, output.stats)
     execution = invocation.execution(running, "steps")
     gathered = Sweep(wanted.alignments, points.plot)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +14,7 @@ from lalign.cli.arguments import (
     OutputArguments,
     RunArguments,
     SamplingArguments,
+    SweepArguments,
 )
 from lalign.cli.terminal import say
 from lalign.errors import OptionError
@@ -67,7 +68,8 @@ def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Sett
 
     texts = [text(file, "principle") or "" for file in alignment.principle or []]
     texts += alignment.principle_text or []
-    principles = make_principles(texts, alignment.weight, text(alignment.contrast, "contrast"))
+    against = [text(file, "against") or "" for file in alignment.against or []]
+    principles = make_principles(texts, alignment.weight, text(alignment.contrast, "contrast"), against)
     given = {name: getattr(alignment, name) for name in option_names() if getattr(alignment, name) is not None}
     drawn = {option.name: getattr(sampling, option.name) for option in fields(Sampling)}
     drawn["stop"] = tuple(sampling.stop or ())
@@ -89,6 +91,18 @@ def _json_object(option: str, text: str | None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise OptionError(option, f"must be a JSON object, not {text:.40}")
     return found
+
+
+def swept(alignment: AlignmentArguments, points: SweepArguments) -> tuple[AlignmentArguments, tuple[float, ...]]:
+    """The options of a sweep, and the ratios or nats that it goes over. Raises `OptionError`."""
+    if alignment.kl is not None:
+        raise OptionError("kl", "is one of many here: give --kls")
+    if points.kls is None:
+        return without_ratio(alignment), parse_range(points.ratios or "0:5", "ratios")
+    if points.ratios is not None:
+        raise OptionError("kls", "goes in place of --ratios")
+    nats = parse_range(points.kls, "kls")
+    return replace(alignment, kl=nats[0]), nats
 
 
 def without_ratio(alignment: AlignmentArguments) -> AlignmentArguments:

@@ -161,7 +161,8 @@ def _request(backend: Backend, template: PromptTemplate, unit: list[Item]) -> Re
 
 def _choice(base: Tensor, principled: Tensor, point: Recipe, letters: Tensor) -> int:
     """The place of the likeliest of `letters`, the support aside; `base`, `principled`: `[1, vocab]`."""
-    aligned = point.step(base, principled, torch.tensor([point.ratio], dtype=torch.float32))
+    strength = torch.tensor([point.ratio], dtype=torch.float32)
+    aligned = point.step(base, principled, strength, point.opening([1], base.device))
     return int(aligned.logits[0, letters].argmax())
 
 

@@ -92,12 +92,17 @@ def _escaped(character: str) -> str:
 def _panel(panel: Panel, summaries: Sequence[PointSummary], marked: Mapping[float, PointSummary]) -> dict[str, Any]:
     curves = []
     for p, points in by_p(summaries).items():
-        curve: dict[str, Any] = {"p": f"{p:g}", "ratio": [point.alignment.ratio for point in points]}
+        curve: dict[str, Any] = {
+            "p": f"{p:g}",
+            "axis": points[0].alignment.axis,
+            "ratio": [point.alignment.strength for point in points],
+        }
         for name in ("low", "mean", "high"):
             curve[name] = [_rounded(panel.scale * getattr(panel.measure(point), name)) for point in points]
         curve["knee"] = points.index(marked[p]) if p in marked else None
         curves.append(curve)
-    return {"title": panel.title, "unit": panel.unit, "curves": curves}
+    axis = summaries[0].alignment.axis if summaries else "ratio"
+    return {"title": panel.title, "unit": panel.unit, "axis": axis, "curves": curves}
 
 
 def _sheets(results_by_prompt: Iterable[tuple[str, Outcomes]], knee_points: set[Recipe]) -> Iterator[dict[str, Any]]:
@@ -112,12 +117,14 @@ def _sheets(results_by_prompt: Iterable[tuple[str, Outcomes]], knee_points: set[
 def _card(outcome: Result | Failure, knee_points: set[Recipe]) -> dict[str, Any]:
     if isinstance(outcome, Failure):
         point = outcome.point or {}
-        where = {name: f"{point[name]:g}" if name in point else "" for name in ("ratio", "p")}
-        return {**where, "error": visible(f"{outcome.type}: {outcome.message}")}
+        axis = "kl" if "kl" in point else "ratio"
+        strength, p = (f"{point[name]:g}" if name in point else "" for name in (axis, "p"))
+        return {"axis": axis, "ratio": strength, "p": p, "error": visible(f"{outcome.type}: {outcome.message}")}
     if outcome.steps is None or outcome.summary is None:
         raise ValueError("a report needs results with their steps")
     return {
-        "ratio": f"{outcome.alignment.ratio:g}",
+        "axis": outcome.alignment.axis,
+        "ratio": f"{outcome.alignment.strength:g}",
         "p": f"{outcome.alignment.point.get('p', math.nan):g}",
         "knee": outcome.alignment in knee_points,
         "kl": _rounded(outcome.summary["kl_aligned_base_mean"]),

@@ -126,7 +126,7 @@ def plot_accuracy(path: Path, series: Mapping[str, Sequence[tuple[float, float, 
 
 def _curve(cell: Any, panel: Panel, points: Sequence[PointSummary], knee: PointSummary | None, look: int) -> None:
     look %= len(COLOURS)
-    ratios = [point.alignment.ratio for point in points]
+    ratios = [point.alignment.strength for point in points]
     measures = [panel.measure(point) for point in points]
     low, mean, high = (
         [panel.scale * getattr(measure, name) for measure in measures] for name in ("low", "mean", "high")
@@ -136,7 +136,7 @@ def _curve(cell: Any, panel: Panel, points: Sequence[PointSummary], knee: PointS
     every = max(1, math.ceil(len(points) / MOST_MARKERS))
     cell.plot(ratios, mean, color=colour, linestyle=DASHES[look], marker=MARKERS[look], markersize=4.5, markevery=every)
     if knee is not None:
-        at = knee.alignment.ratio, panel.scale * panel.measure(knee).mean
+        at = knee.alignment.strength, panel.scale * panel.measure(knee).mean
         cell.plot(*at, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.4)
 
 

@@ -13,6 +13,7 @@ from lalign.method.recipe import Needs, Recipe, Support
 if TYPE_CHECKING:
     from torch import Tensor
 
+Scale = Literal["relative", "absolute", "norm", "kl"]
 Anchor = Literal["base", "principle"]
 Direction = Literal["logits", "probabilities"]
 
@@ -29,13 +30,13 @@ class Alignment(Recipe):
     """
 
     recipe: str = "lalign"
-    ratio: float = 3.0
+    ratio: float = 1.5
     support: Support = "principle"
     p: float = 2.0
     anchor: Anchor = "base"
     direction: Direction = "logits"
 
-    scales: ClassVar[tuple[str, ...]] = ("relative", "absolute", "norm", "kl")
+    scales: ClassVar[tuple[str, ...]] = get_args(Scale)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,7 +22,7 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.recipe: recipe
     for recipe in (
         Alignment(),
-        Alignment(recipe="paper", scale="absolute", direction="probabilities", support="none"),
+        Alignment(recipe="paper", ratio=3.0, scale="absolute", direction="probabilities", support="none"),
         Alignment(recipe="released", anchor="principle", ratio=2.0),
         Cfg(),
         Cad(),

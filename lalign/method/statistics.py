@@ -56,7 +56,8 @@ def divergence(logits: Tensor, base: Tensor) -> Tensor:
 
 
 def _divergence(probabilities: Tensor, logprobs: Tensor, reference: Tensor) -> Tensor:
-    return torch.linalg.vecdot(probabilities, logprobs - reference).clamp_min_(0)
+    nats: Tensor = torch.linalg.vecdot(probabilities, logprobs - reference)
+    return nats.clamp_min_(0)
 
 
 def _norm(values: Tensor, p: float) -> Tensor:
@@ -65,7 +66,8 @@ def _norm(values: Tensor, p: float) -> Tensor:
     if bool(norm.isfinite().all()):
         return norm
     unit = values.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-    return torch.linalg.vector_norm(values / unit, ord=p, dim=-1) * unit.squeeze(-1)
+    norm = torch.linalg.vector_norm(values / unit, ord=p, dim=-1)
+    return norm * unit.squeeze(-1)
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -35,9 +35,12 @@ class Principles:
 
 
 def make_principles(
-    texts: Sequence[str], weights: Sequence[float] | None = None, contrast: str | None = None
+    texts: Sequence[str],
+    weights: Sequence[float] | None = None,
+    contrast: str | None = None,
+    against: Sequence[str] = (),
 ) -> Principles:
-    """Principles with their weights, 1 each by default.
+    """Principles with their weights, 1 each by default, and texts `against` them that share a weight of -1 (Eq. 11).
 
     Raises `OptionError` for a blank text, or weights that are not finite numbers, one for each text.
     """
@@ -45,12 +48,17 @@ def make_principles(
         raise OptionError("principle", "is empty")
     if contrast is not None and not contrast.strip():
         raise OptionError("contrast", "is empty")
+    if any(not text.strip() for text in against):
+        raise OptionError("against", "is empty")
+    if against and not texts:
+        raise OptionError("against", "needs a principle")
     given = tuple(float(weight) for weight in weights) if weights else (1.0,) * len(texts)
     if len(given) != len(texts):
         raise OptionError("weight", f"must be given once for each principle: {len(given)} for {len(texts)}")
     if not all(math.isfinite(weight) for weight in given):
         raise OptionError("weight", "must be a finite number")
-    return Principles(tuple(text.strip() for text in texts), given, contrast and contrast.strip())
+    given += (-1 / max(len(against), 1),) * len(against)
+    return Principles(tuple(text.strip() for text in (*texts, *against)), given, contrast and contrast.strip())
 
 
 class PlainText:

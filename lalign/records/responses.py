@@ -14,7 +14,7 @@ from lalign.records.parsing import Record
 from lalign.results import Failure, Result, Usage
 
 FAILURES = {
-    "not_finite": "the model's logits are not finite",
+    "not_finite": "logits are not finite, those of the model or of the step",
     "out_of_memory": "out of memory even with this record alone",
 }
 

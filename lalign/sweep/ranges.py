@@ -42,18 +42,20 @@ def parse_range(text: str, option: str, *, infinite: bool = False) -> tuple[floa
     return tuple(points)
 
 
-def sweep_points(base: Recipe, ratios: Sequence[float], ps: Sequence[float]) -> tuple[Recipe, ...]:
-    """`base` at every ratio and p: all ratios of the first p, then those of the next.
+def sweep_points(base: Recipe, strengths: Sequence[float], ps: Sequence[float]) -> tuple[Recipe, ...]:
+    """`base` at every strength and p: all strengths of the first p, then those of the next.
 
-    An empty sequence stands for the ratio or p of `base`. Raises `OptionError` for a value that `Alignment` does not
+    Strengths are ratios, or nats where `base` measures its steps in them. An empty sequence stands for the strength
+    or p of `base`. Raises `OptionError` for a value that `Alignment` does not
     allow, or more than 1,000 points.
     """
     with _blaming("ps"):
         bases = [recipe_with(base, p=p) for p in ps] or [base]
-    ratios = ratios or (base.ratio,)
-    _limit(len(ratios) * len(bases), "ratios", f"{len(ratios):,} ratios at {len(bases):,} values of p")
-    with _blaming("ratios"):
-        return tuple(recipe_with(one, ratio=ratio) for one, ratio in product(bases, ratios))
+    strengths = strengths or (base.strength,)
+    option = f"{base.axis}s"
+    _limit(len(strengths) * len(bases), option, f"{len(strengths):,} {option} at {len(bases):,} values of p")
+    with _blaming(option):
+        return tuple(recipe_with(one, **{base.axis: strength}) for one, strength in product(bases, strengths))
 
 
 @contextmanager

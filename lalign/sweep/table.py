@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 
@@ -23,7 +23,7 @@ class Column:
 
 COLUMNS = (
     Column("p", "", lambda point: f"{point.alignment.point.get('p', math.nan):g}"),
-    Column("ratio", "", lambda point: f"{point.alignment.ratio:g}"),
+    Column("ratio", "", lambda point: f"{point.alignment.strength:g}"),
     Column("length", "tokens", lambda point: f"{point.length.mean:.1f}"),
     Column("KL", "nats", lambda point: f"{point.kl.mean:.3f}"),
     Column("KL max", "nats", lambda point: f"{point.kl_max:.2f}"),
@@ -38,7 +38,12 @@ FAILED = Column("failed", "", lambda point: str(point.failures))
 
 def columns(summaries: Sequence[PointSummary]) -> tuple[Column, ...]:
     """What the table shows; how many prompts failed only where some have."""
-    return (*COLUMNS, FAILED) if any(point.failures for point in summaries) else COLUMNS
+    shown = (*COLUMNS, FAILED) if any(point.failures for point in summaries) else COLUMNS
+    if all(point.alignment.axis == "ratio" for point in summaries):
+        return shown
+    return tuple(
+        replace(column, heading="kl", unit="nats") if column.heading == "ratio" else column for column in shown
+    )
 
 
 def legend(summaries: Sequence[PointSummary]) -> str:

@@ -46,6 +46,12 @@ def logits_after(model: Any, ids: list[int]) -> Tensor:
     return logits
 
 
+def shift_of(base: Tensor, principled: Tensor, settings: Alignment) -> Tensor:
+    if settings.direction == "probabilities":
+        return principled.softmax(-1) - base.softmax(-1)
+    return principled.log_softmax(-1) - base.log_softmax(-1)
+
+
 def step_of(shift: Tensor, settings: Alignment) -> Tensor:
     direction = shift.sign() * shift.abs() ** (1 / (settings.p - 1))
     if settings.scale == "absolute":
@@ -82,7 +88,9 @@ def drawn(logits: Tensor, sampling: Sampling, uniform: float) -> int:
     raise AssertionError("probabilities sum to one")
 
 
-def statistics_of(base: Tensor, principled: Tensor, aligned: Tensor, step: Tensor, token: int, p: float) -> list[float]:
+def statistics_of(
+    base: Tensor, principled: Tensor, aligned: Tensor, shift: Tensor, step: Tensor, token: int, p: float
+) -> list[float]:
     mu0, mu1, mu = (logits.log_softmax(-1) for logits in (base, principled, aligned))
     return [
         float(value)
@@ -91,7 +99,7 @@ def statistics_of(base: Tensor, principled: Tensor, aligned: Tensor, step: Tenso
             (mu1.exp() * (mu1 - mu0)).sum(),
             -(mu0.exp() * mu0).sum(),
             -(mu.exp() * mu).sum(),
-            (principled - base).norm(),
+            shift.norm(),
             step.norm(p=p),
             mu0[token],
             mu1[token],
@@ -118,7 +126,8 @@ def plain(model: Any, request: Request, point: Point, stop_ids: frozenset[int] =
         principled = base.clone()
         for weight, ids in zip(request.weights, request.principled, strict=True):
             principled += weight * (logits_after(model, ids + tokens) - base)
-        step = step_of(principled - base, settings) if request.principled else torch.zeros_like(base)
+        shift = shift_of(base, principled, settings)
+        step = step_of(shift, settings) if request.principled else torch.zeros_like(base)
         aligned = (base if settings.anchor == "base" else principled) + step
         allowed = aligned.clone()
         if settings.support == "principle" and not (settings.anchor == "base" and settings.ratio == 0):
@@ -128,7 +137,7 @@ def plain(model: Any, request: Request, point: Point, stop_ids: frozenset[int] =
         tokens.append(token)
         steps.append(
             [
-                *statistics_of(base, principled, aligned, step, token, settings.p),
+                *statistics_of(base, principled, aligned, shift, step, token, settings.p),
                 settings.ratio,
                 float(aligned.argmax() != base.argmax()),
             ]

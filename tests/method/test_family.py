@@ -21,10 +21,10 @@ from lalign.errors import OptionError
 from lalign.method import replay
 from lalign.method.aligned import STATISTICS
 from lalign.method.amulet import ftrl_strength
+from lalign.method.gauge import preference
 from lalign.method.listing import ABOUT, listing
 from lalign.method.recipe import Recipe
 from lalign.method.recipes import RECIPES, recipe_of, recipes_of
-from lalign.method.gauge import preference
 from lalign.method.update import trust_region_step
 from lalign.records.prompts import make_principles
 from lalign.records.requests import Settings

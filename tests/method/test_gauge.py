@@ -26,15 +26,18 @@ INF = math.inf
 VOCAB = 12
 fuzz = settings(max_examples=20, deadline=None)
 
-SHAPES = [
-    Alignment(p=p, scale=scale, anchor=anchor, direction=direction, support=support, ratio=2.5, kl=kl)
-    for p, scale, anchor, direction, support in product(
+CHOICES: list[tuple[Any, ...]] = list(
+    product(
         (1, 1.5, 2, 3, INF),
         ("relative", "absolute", "norm", "kl"),
         ("base", "principle"),
         ("logits", "probabilities"),
         ("principle", "none"),
     )
+)
+SHAPES = [
+    Alignment(p=p, scale=scale, anchor=anchor, direction=direction, support=support, ratio=2.5, kl=kl)
+    for p, scale, anchor, direction, support in CHOICES
     for kl in [0.3 if scale == "kl" else None]
     if p > 1 or scale != "absolute"
 ]
@@ -61,7 +64,7 @@ def told(recipe: Recipe, logits: NDArray[np.float64]) -> list[Tensor]:
     return found
 
 
-@pytest.mark.parametrize("recipe", SHAPES + METHODS, ids=repr)
+@pytest.mark.parametrize("recipe", [*SHAPES, *METHODS], ids=repr)
 @fuzz
 @given(logits=rows, added=constants)
 def test_constants_change_no_probability_no_token_and_no_statistic(
@@ -82,7 +85,8 @@ def exact(recipe: Alignment, base: NDArray[np.float64], principled: NDArray[np.f
     else:
         length = recipe.ratio * (np.linalg.norm(d) if recipe.scale == "relative" else 1)
         s = length * v / (np.linalg.norm(v, 2 if recipe.scale == "relative" else recipe.p) or 1)
-    return softmax(logprobs[0 if recipe.anchor == "base" else 1] + s)
+    aligned: NDArray[np.float64] = softmax(logprobs[0 if recipe.anchor == "base" else 1] + s)
+    return aligned
 
 
 @pytest.mark.parametrize(

@@ -264,8 +264,8 @@ def reference(base: Vector, principled: Vector, recipe: str, ratio: float) -> Ve
     """Aligned log-probabilities by Eq. 10 and 12 (p = 2), and by the released program, -inf outside the support."""
     if recipe == "paper":
         d = softmax(principled) - softmax(base)
-        aligned: Vector = base + ratio * d / np.sqrt((d * d).sum())
-        return log_softmax(aligned)
+        aligned: Vector = log_softmax(base + ratio * d / np.sqrt((d * d).sum()))
+        return aligned
     exponentials = np.exp((principled - principled.max()) / 0.5)
     nucleus, mass = [], 0.0
     for token in np.argsort(-principled):
@@ -274,7 +274,8 @@ def reference(base: Vector, principled: Vector, recipe: str, ratio: float) -> Ve
         mass += exponentials[token] / exponentials.sum()
     aligned = np.full_like(base, -INF)
     aligned[nucleus] = (principled + ratio * (principled - base))[nucleus]
-    return log_softmax(aligned)
+    restricted: Vector = log_softmax(aligned)
+    return restricted
 
 
 def answers(base: Tensor, principled: Tensor, options: Recipe, sampling: Sampling, runs: int = 1) -> list[int]:

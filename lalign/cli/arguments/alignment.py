@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 from lalign.cli.arguments.declaring import PRINCIPLE, flag, option
-from lalign.method.linear_alignment import Anchor, Scale
+from lalign.method.linear_alignment import Anchor, Direction, Scale
 from lalign.method.recipe import Support
 from lalign.options import Placement
 
@@ -31,6 +31,14 @@ class AlignmentArguments:
     weight: Annotated[
         list[float] | None,
         option("Weight of each principle, in the same order; any finite number.", PRINCIPLE, default="1 each"),
+    ] = None
+    against: Annotated[
+        list[Path] | None,
+        option(
+            "File with a text to move away from. Several times for several, which share a weight of -1.",
+            PRINCIPLE,
+            metavar="FILE",
+        ),
     ] = None
     contrast: Annotated[
         Path | None,
@@ -71,7 +79,7 @@ class AlignmentArguments:
         option(
             "Strength, >= 0. In lalign 0 is the base model, 1 the principle as a prompt, above 1 beyond it.",
             PRINCIPLE,
-            default="3.0; others `lalign recipes`",
+            default="1.5; others `lalign recipes`",
         ),
     ] = None
     p: Annotated[
@@ -81,10 +89,26 @@ class AlignmentArguments:
     scale: Annotated[
         str | None,
         option(
-            "relative: the step is ratio times the principle's own shift; absolute: Eq. 10 to the letter.",
+            "What the ratio counts. relative: the principle's own shift; absolute: Eq. 10 to the letter; "
+            "norm: the step's p-norm; kl: nothing, each step diverges by --kl.",
             PRINCIPLE,
-            default="relative; paper absolute",
+            default="relative; paper absolute; with --kl kl",
             choices=get_args(Scale),
+        ),
+    ] = None
+    kl: Annotated[
+        float | None,
+        option(
+            "Make each step as long as it takes for KL(aligned || base) to be this, nats.", PRINCIPLE, default="off"
+        ),
+    ] = None
+    direction: Annotated[
+        str | None,
+        option(
+            "logits or probabilities: whose difference the step goes along.",
+            PRINCIPLE,
+            default="logits; paper probabilities",
+            choices=get_args(Direction),
         ),
     ] = None
     anchor: Annotated[
@@ -113,7 +137,13 @@ class AlignmentArguments:
     ] = None
     max_kl: Annotated[
         float | None,
+        option("Shrink each step until KL(aligned || base) is at most this, nats.", PRINCIPLE, default="no limit"),
+    ] = None
+    kl_total: Annotated[
+        float | None,
         option(
-            "Shrink each step until KL(aligned || base) is at most this, nats above 0.", PRINCIPLE, default="no limit"
+            "Budget of a response in nats: a step takes at most what is left, shared among the tokens to come.",
+            PRINCIPLE,
+            default="no limit",
         ),
     ] = None

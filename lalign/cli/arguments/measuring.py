@@ -14,9 +14,23 @@ class SweepArguments:
     """Which points, and how they are shown."""
 
     ratios: Annotated[
-        str,
-        option("Ratios: a list 0,1,2.5, a range 0:5 (both ends, step 1) or 0:5:0.5.", SWEEP, metavar="RANGE"),
-    ] = "0:5"
+        str | None,
+        option(
+            "Ratios: a list 0,1,2.5, a range 0:5 (both ends, step 1) or 0:5:0.5.",
+            SWEEP,
+            metavar="RANGE",
+            default="0:5",
+        ),
+    ] = None
+    kls: Annotated[
+        str | None,
+        option(
+            "In place of --ratios: nats of each step (--kl), likewise; 0 is the base model.",
+            SWEEP,
+            metavar="RANGE",
+            default="off",
+        ),
+    ] = None
     ps: Annotated[
         str | None,
         option("Values of p, likewise; inf may be one. Each with every ratio.", SWEEP, metavar="RANGE", default="--p"),
