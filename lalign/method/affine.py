@@ -41,7 +41,9 @@ class Along(Recipe):
         shift = preference(log_base, log_principled)
         ratio = self.in_force(log_base, log_principled, strength)
         step = self.direction * ratio.unsqueeze(-1) * shift
-        return Aligned((log_base if self.anchor == "base" else log_principled) + step, shift, step, ratio)
+        if self.anchor == "base":
+            return Aligned(log_base + step, shift, step, ratio, move=step)
+        return Aligned(log_principled + step, shift, step, ratio)
 
     def in_force(self, log_base: Tensor, log_principled: Tensor, strength: Tensor) -> Tensor:
         """The multiple of the shift that each row takes: `[rows]`."""

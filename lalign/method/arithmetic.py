@@ -45,7 +45,7 @@ class Extreme(Recipe):
         step = ratio * shift
         # An entry of -inf, on either side, takes no step but goes over whole.
         passes = (extreme - log_base).isfinite() | (ratio == 0)
-        return Aligned((log_base + step).where(passes, extreme), shift, step, strength)
+        return Aligned((log_base + step).where(passes, extreme), shift, step, strength, move=step)
 
 
 @dataclass(frozen=True)

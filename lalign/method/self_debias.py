@@ -54,4 +54,4 @@ class SelfDebias(Recipe):
         excess = (principled.exp() - log_base.exp()).clamp_min(0)
         step = (-strength.unsqueeze(-1) * excess).exp().clamp_min(FLOOR).log()
         shift = preference(log_base, principled.log_softmax(-1))
-        return Aligned(log_base + step, shift, step, strength)
+        return Aligned(log_base + step, shift, step, strength, move=step)

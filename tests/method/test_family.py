@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lalign.method import replay
 from lalign.method.aligned import STATISTICS
 from lalign.method.amulet import ftrl_strength
 from lalign.method.gauge import preference
+from lalign.method.linear_alignment import Alignment
 from lalign.method.listing import ABOUT, listing
 from lalign.method.recipe import Recipe
 from lalign.method.recipes import RECIPES, recipe_of, recipes_of
@@ -258,13 +259,14 @@ def test_a_twin_that_is_not_needed_is_not_looked_at(name: str, ratio: float) -> 
 
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3, INF])
 @pytest.mark.parametrize("name", ["lalign", "paper", "released"])
-def test_recipes_of_linear_alignment_are_their_formula_to_the_bit(name: str, p: float) -> None:
+def test_recipes_of_linear_alignment_are_their_formula(name: str, p: float) -> None:
     if (name, p) == ("paper", 1):
         return
     b, mu = rows(1)
-    recipe = recipe_of(name, p=p, support="none")
-    step = trust_region_step(preference(b, mu), torch.full((STEPS,), recipe.ratio), p, recipe.scale)  # type: ignore[attr-defined]
-    assert torch.equal(replay(recipe, b, mu), (mu if name == "released" else b) + step)
+    recipe = Alignment(**asdict(recipe_of(name, p=p, support="none")))
+    shift = preference(b, mu, recipe.direction)
+    step = trust_region_step(shift, torch.full((STEPS,), recipe.ratio), p, recipe.scale)
+    assert_same(replay(recipe, b, mu), (mu if name == "released" else b) + step)
 
 
 # Several texts.
