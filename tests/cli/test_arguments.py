@@ -60,9 +60,11 @@ class TestMirror:
                 if isinstance(settings, Alignment) and getattr(settings, option.name) != usual
             ]
             wanted = "no limit" if usual is None else f"{usual}{''.join(others)}"
-            wanted = {"ratio": f"{usual}; others `lalign recipes`", "support": f"{usual}; paper, others none"}.get(
-                option.name, wanted
-            )
+            wanted = {
+                "ratio": f"{usual}; others `lalign recipes`",
+                "support": f"{usual}; paper, others none",
+                "kl": "off",
+            }.get(option.name, wanted)
             assert shown_default(AlignmentArguments, option.name) == wanted
         family = [recipe for recipe in RECIPES.values() if not isinstance(recipe, Alignment)]
         assert {recipe.support for recipe in family} == {"none"}

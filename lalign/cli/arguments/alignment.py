@@ -90,16 +90,18 @@ class AlignmentArguments:
         str | None,
         option(
             "What the ratio counts. relative: the principle's own shift; absolute: Eq. 10 to the letter; "
-            "norm: the step's p-norm; kl: nothing, each step diverges by --kl.",
+            "norm: the step's p-norm; kl: nothing, each step diverges by --kl (which says this).",
             PRINCIPLE,
-            default="relative; paper absolute; with --kl kl",
+            default="relative; paper absolute",
             choices=get_args(Scale),
         ),
     ] = None
     kl: Annotated[
         float | None,
         option(
-            "Make each step as long as it takes for KL(aligned || base) to be this, nats.", PRINCIPLE, default="off"
+            "Make each step as long as it takes for KL(aligned || base) to be this, nats.",
+            PRINCIPLE,
+            default="off",
         ),
     ] = None
     direction: Annotated[
