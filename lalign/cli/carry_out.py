@@ -98,6 +98,8 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
             status = FAILED
     if job.tally.duplicate is not None:
         say(job.tally.duplicate)
+    if job.tally.has_changed_nothing and not running.quiet:
+        say("nothing flipped: at no token did the step change which is likeliest; --ratio may be too small")
     for notice in job.tally.notices.lines(job.source.name):
         say(notice)
     if sweep is not None and job.tally.records:

@@ -24,6 +24,7 @@ class Tally:
     tokens: int = 0
     kl_sum: float = 0.0
     flipped: float = 0.0
+    aligned_tokens: int = 0
     skipped: int = 0
     batch_halvings: int = 0
     duplicate: str | None = None
@@ -39,3 +40,10 @@ class Tally:
         if outcome.summary:
             self.kl_sum += outcome.summary["kl_aligned_base_sum"]
             self.flipped += outcome.summary["flipped_share"] * outcome.usage.completion_tokens
+            aligned = outcome.alignment.strength > 0 and not outcome.alignment.is_base
+            self.aligned_tokens += outcome.usage.completion_tokens if aligned else 0
+
+    @property
+    def has_changed_nothing(self) -> bool:
+        """True where tokens were aligned, and at none of them another became the likeliest."""
+        return self.aligned_tokens > 0 and self.flipped == 0
