@@ -42,15 +42,23 @@ class Aligner:
         return self.backend.counters
 
     @classmethod
-    def from_pretrained(cls, name: str | None = None, *, engine: str = "torch", **options: Any) -> Aligner:
+    def from_pretrained(
+        cls,
+        name: str | None = None,
+        *,
+        engine: str = "torch",
+        engine_options: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Aligner:
         """Load a model: a hub id, a folder, a .gguf file, or None for the default one.
 
-        `options` are the fields of `lalign.models.loading.ModelOptions`: device, dtype, device_map, allow_pickle,
-        trust_remote_code, compile. Raises `ModelError` or `OptionError`.
+        `engine` is "torch" or "llamacpp", `engine_options` what the latter takes by name. `options` are the fields of
+        `lalign.models.loading.ModelOptions`: device, dtype, device_map, allow_pickle, trust_remote_code, compile.
+        Raises `ModelError` or `OptionError`.
         """
         from lalign.models.loading import ModelOptions
 
-        return cls(open_backend(ModelOptions(name=name, **options), engine))
+        return cls(open_backend(ModelOptions(name=name, **options), engine, engine_options))
 
     def generate(
         self,

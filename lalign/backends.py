@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lalign import validation
+from lalign.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
     from lalign.engine.interface import Backend
     from lalign.models.loading import ModelOptions
 
-ENGINES = ("torch",)
+ENGINES = ("torch", "llamacpp")
 
 
 def check_engine(engine: str) -> None:
@@ -18,10 +21,33 @@ def check_engine(engine: str) -> None:
     validation.choice("engine", engine, ENGINES)
 
 
-def open_backend(model: ModelOptions, engine: str = "torch") -> Backend:
-    """A model, loaded into an engine. Raises `ModelError`, `OptionError`."""
+def open_backend(
+    model: ModelOptions, engine: str = "torch", engine_options: Mapping[str, str] | None = None
+) -> Backend:
+    """A model, loaded into an engine. Raises `ModelError`, `OptionError`.
+
+    engine_options: parameters of the engine's own, by name, as texts.
+    """
     check_engine(engine)
+    if engine == "llamacpp":
+        return _llamacpp(model, engine_options or {})
+    if engine_options:
+        raise OptionError("engine_option", "--engine torch takes none")
     from lalign.engine.torch_backend import TorchBackend
     from lalign.models.loading import load
 
     return TorchBackend(load(model))
+
+
+def _llamacpp(model: ModelOptions, engine_options: Mapping[str, str]) -> Backend:
+    from lalign.engine.llamacpp.backend import LlamaBackend
+    from lalign.models.location import default_model, gguf_file
+
+    for option, unset in {"device": "auto", "dtype": "auto", "device_map": None, "compile": False}.items():
+        if getattr(model, option) != unset:
+            raise OptionError(option, "is of --engine torch; llamacpp has --engine-option n_gpu_layers=... and others")
+    name = model.name or default_model()
+    file = gguf_file(name)
+    if file is None:
+        raise ModelError(f"{name}: is no .gguf file, which is what --engine llamacpp runs")
+    return LlamaBackend(file, model.name or Path(name).name, engine_options)

@@ -40,7 +40,8 @@ def model_options(model: ModelArguments, *, compile: bool = False) -> ModelOptio
     from lalign.models.loading import ModelOptions
 
     check_engine(model.engine)
-    silence_libraries()
+    if model.engine != "llamacpp":  # which need not wait for transformers
+        silence_libraries()
     return ModelOptions(
         name=model.model,
         device=model.device,
@@ -57,7 +58,17 @@ def aligner(model: ModelArguments, *, compile: bool) -> Aligner:
     from lalign.aligner import Aligner
     from lalign.backends import open_backend
 
-    return Aligner(open_backend(model_options(model, compile=compile), model.engine))
+    options = engine_options(model.engine_option or [])
+    return Aligner(open_backend(model_options(model, compile=compile), model.engine, options))
+
+
+def engine_options(given: list[str]) -> dict[str, str]:
+    """Parameters of an engine from `key=value` texts. Raises `OptionError`."""
+    pairs = [text.partition("=") for text in given]
+    for text, (name, equals, value) in zip(given, pairs, strict=True):
+        if not (name.strip() and equals and value.strip()):
+            raise OptionError("engine_option", f"must be key=value, not {text!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:

@@ -137,6 +137,10 @@ class KVStore(Cache):
         """Say how many rows there are to be, and of how many tokens, so that storage is made for all at once."""
         self.expected_rows, self.expected_width = rows, width
 
+    def fits(self, rows: int, tokens: int) -> bool:
+        """True: a store grows until there is no memory left, which only trying tells."""
+        return True
+
     def open_rows(self, lengths: list[int]) -> KVStore:
         """Rows to come, of so many tokens each, as a store of their own within this one's storage.
 

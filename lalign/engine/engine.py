@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from lalign.engine.batch import Batch, Group
-from lalign.engine.cache import KVStore
 from lalign.engine.decoding import choose
-from lalign.engine.forward import Forward, Prefix, passes, rest_length
-from lalign.engine.interface import Counters, Ended, Request, Sequence
+from lalign.engine.interface import Counters, Ended, Point, Request, Sequence
 from lalign.engine.memory import is_out_of_memory
+from lalign.engine.rows import Prefix, RowModel, RowStore, rest_length
 from lalign.options import Statistics
 
 # Requests done without running out of memory, as a multiple of the batch size, after which a halved batch grows again.
@@ -25,7 +24,7 @@ class Engine:
     """Generates for requests as they come, `batch_size` pairs of rows at a time.
 
     Args:
-        forward: calls the model.
+        forward: runs the model.
         stop_ids: token ids that end a response.
         batch_size: pairs in flight.
         points: how many points each request has at the most. Points of a request share rows until they part; so
@@ -36,7 +35,7 @@ class Engine:
 
     def __init__(
         self,
-        forward: Forward,
+        forward: RowModel,
         stop_ids: frozenset[int],
         batch_size: int,
         statistics: Statistics,
@@ -58,7 +57,7 @@ class Engine:
         self._clear()
 
     def _clear(self) -> None:
-        self.store = KVStore(self.forward.num_layers, block=self.forward.block)
+        self.store: RowStore = self.forward.store()
         self.batch = Batch([], self.forward.device)
 
     def run(self, source: Callable[[int, bool], list[Request] | None]) -> Iterator[list[Ended]]:
@@ -74,9 +73,10 @@ class Engine:
                 if not requests and not exhausted:
                     requests = source(room, not self.batch.groups)
                     exhausted = requests is None
-                if not requests:
+                joining = self._within_room(requests or [])
+                if not joining:
                     break
-                yield self.admit(self._within_room(requests))
+                yield self.admit(joining)
             yield self.step() if self.batch.groups else []
 
     @property
@@ -91,14 +91,50 @@ class Engine:
         return max(room, 0 if self.batch.groups else 1)
 
     def _within_room(self, requests: list[Request]) -> list[Request]:
-        """Requests of no more points than may be in flight; what is over goes to the front of those put back."""
-        now, later = [], []
+        """Requests that may join, of no more points than may; what is over goes to the front of those put back.
+
+        They come in their order: one that has no room yet is not passed by. One that has none even alone joins alone,
+        and is out of memory.
+        """
+        now: list[Request] = []
+        later: list[Request] = []
         for request in requests:
-            now.append(replace(request, points=request.points[: self.most_points]))
-            rest = request.points[self.most_points :]
-            later += [replace(request, points=rest)] if rest else []
+            points = 0 if later else min(len(request.points), self.most_points)
+            least = 0 if now or self.batch.groups else 1
+            while not self._fits([*now, _of_points(request, 0, points)]) and points > least:
+                points //= 2
+            parts = _of_points(request, 0, points), _of_points(request, points, None)
+            now += [part for part in parts[:1] if part.points]
+            later += [part for part in parts[1:] if part.points]
         self.put_back = later + self.put_back
         return now
+
+    def _fits(self, requests: list[Request]) -> bool:
+        """Whether requests fit beside what is in flight, whatever the length of the responses."""
+        rows = tokens = 0
+        for twins, points in [*self._held(), *((self._twins(request), request.points) for request in requests)]:
+            rows += len(twins) * len(points)
+            tokens += sum(rest_length(twin, self.prefixes) for twin in twins)
+            tokens += len(twins) * sum(point.sampling.max_new_tokens for point in points)
+        return self.store.fits(rows, tokens)
+
+    def _twins(self, request: Request) -> list[list[int]]:
+        return twins_needed(request, self.statistics)[0]
+
+    def _held(self) -> Iterator[tuple[list[list[int]], list[Point]]]:
+        """For each request in flight its longest twins, as many as it has rows, and the points it still has."""
+        rows = {id(group.sequences[0].request): len(set(group.rows)) for group in self.batch.groups}
+        for sequences in self._flying():
+            request = sequences[0].request
+            twins = sorted([request.base, *request.principled], key=len)[-rows[id(request)] :]
+            yield twins, [sequence.point for sequence in sequences]
+
+    def _flying(self) -> Iterable[list[Sequence]]:
+        """The sequences in flight, those of a request together."""
+        flying: dict[int, list[Sequence]] = {}
+        for sequence in self.batch.sequences:
+            flying.setdefault(id(sequence.request), []).append(sequence)
+        return flying.values()
 
     def admit(self, requests: list[Request]) -> list[Ended]:
         """Run prompts, draw their first tokens, and let them join the batch."""
@@ -108,7 +144,7 @@ class Engine:
             self.store.rows + sum(len(rows) for rows, _ in twins), max(request.length for request in requests)
         )
         rests = [(len(rows), max(rest_length(row, self.prefixes) for row in rows)) for rows, _ in twins]
-        for chosen in passes(rests, self.forward.device):
+        for chosen in self.forward.passes(rests):
             try:
                 ended += self._prefill([(requests[index], *twins[index]) for index in chosen])
             except Exception as error:
@@ -224,11 +260,8 @@ class Engine:
 
         A point that was alone, and so cannot be run at all, ends with "out_of_memory".
         """
-        flying: dict[int, list[Sequence]] = {}
-        for sequence in self.batch.sequences:
-            flying.setdefault(id(sequence.request), []).append(sequence)
         requests = [
-            replace(some[0].request, points=tuple(sequence.point for sequence in some)) for some in flying.values()
+            replace(some[0].request, points=tuple(sequence.point for sequence in some)) for some in self._flying()
         ] + requests
         self._clear()
         self.counters.batch_halvings += 1
@@ -241,6 +274,10 @@ class Engine:
         self._resize(min(self.batch_size, len(requests)) // 2)
         self.put_back = requests + self.put_back
         return []
+
+
+def _of_points(request: Request, start: int, end: int | None) -> Request:
+    return replace(request, points=request.points[start:end])
 
 
 def twins_needed(request: Request, statistics: Statistics) -> tuple[list[list[int]], list[int]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lalign.engine.cache import BLOCK, KVStore
-from lalign.prefixes import common_prefix
+from lalign.engine.rows import longest_shared
 
 # Rows of unequal length are run together while no more than this share of the tokens is padding.
 PADDING_SHARE = 0.15
@@ -62,6 +62,14 @@ class Forward:
         logits: Tensor = output.logits[:, -1]
         return logits
 
+    def store(self) -> KVStore:
+        """Room for rows to come."""
+        return KVStore(self.num_layers, block=self.block)
+
+    def passes(self, rests: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+        """As the function `passes`, on this device."""
+        return passes(rests, self.device)
+
     def step(self, input_ids: Tensor, store: KVStore) -> Tensor:
         """One decoding step, `input_ids` `[rows, 1]`."""
         return self(input_ids, store)
@@ -79,7 +87,7 @@ class Forward:
         All rows run as many of their last tokens as the row with the longest rest; what that runs anew of a prefix
         comes out the same. The rows are opened in `store`, for it to admit.
         """
-        shared = [_longest_shared(row, prefixes) for row in rows]
+        shared = [longest_shared(row, prefixes) for row in rows]
         rest = max(len(row) - length for row, (length, _) in zip(rows, shared, strict=True))
         opened = store.open_rows([len(row) for row in rows])
         opened.end = opened.column_capacity - rest
@@ -88,11 +96,6 @@ class Forward:
                 _copy_prefix(prefix, opened, number, len(row) - rest)
         padded = [[row[0]] * (rest - len(row)) + row[-rest:] for row in rows]
         return self(torch.tensor(padded, device=self.device), opened), opened
-
-
-def rest_length(row: list[int], prefixes: Sequence[Prefix]) -> int:
-    """How many tokens of a prompt are left to run."""
-    return len(row) - _longest_shared(row, prefixes)[0]
 
 
 def passes(rests: Sequence[tuple[int, int]], device: torch.device) -> Iterator[list[int]]:
@@ -117,16 +120,6 @@ def passes(rests: Sequence[tuple[int, int]], device: torch.device) -> Iterator[l
         rows, used = rows + more, used + more * length
     if chunk:
         yield chunk
-
-
-def _longest_shared(row: list[int], prefixes: Sequence[Prefix]) -> tuple[int, Prefix | None]:
-    """The prefix that shares most leading tokens with a row, and how many: never the whole row."""
-    best: tuple[int, Prefix | None] = (0, None)
-    for prefix in prefixes:
-        length = len(common_prefix([row[:-1], prefix.token_ids]))
-        if length > best[0]:
-            best = (length, prefix)
-    return best
 
 
 def _copy_prefix(prefix: Prefix, store: KVStore, row: int, length: int) -> None:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from lalign.engine.cache import KVStore
 from lalign.engine.compiled import CompiledForward
 from lalign.engine.engine import Engine
-from lalign.engine.forward import Forward, Prefix, passes, rest_length
+from lalign.engine.forward import Forward, Prefix, passes
 from lalign.engine.interface import Counters, Ended, Limits, Request, Source
 from lalign.engine.memory import is_out_of_memory, largest_batch
+from lalign.engine.rows import rest_length
 from lalign.errors import LalignError
 from lalign.options import Execution
 from lalign.prefixes import common_prefix

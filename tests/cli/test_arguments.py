@@ -78,6 +78,7 @@ class TestMirror:
         given = defaults(ModelArguments)
         assert given.pop("model") is library.pop("name")
         assert given.pop("engine") == ENGINES[0]
+        assert not given.pop("engine_option")
         assert given.items() <= library.items()
 
     def test_of_choices(self) -> None:

@@ -11,9 +11,11 @@ import orjson
 import pytest
 from conftest import TinyModel, TinyTokenizer
 from scripted import ScriptedBackend
+from tiny_gguf import EXACT, write_tiny_gguf
 
 from lalign.aligner import Aligner
 from lalign.engine.interface import Backend
+from lalign.engine.llamacpp.backend import LlamaBackend
 from lalign.engine.torch_backend import TorchBackend
 from lalign.jobs.job import Job
 from lalign.jobs.output import open_output
@@ -32,12 +34,23 @@ STATISTICS = ("steps", "summary", "none")
 Open = Callable[[], Backend]
 
 
-@pytest.fixture(scope="module", params=["torch", "scripted"])
-def open_one(request: pytest.FixtureRequest, tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> Open:
+@pytest.fixture(scope="module", params=["torch", "scripted", "llamacpp"])
+def open_one(
+    request: pytest.FixtureRequest,
+    tiny_model: TinyModel,
+    tiny_tokenizer: TinyTokenizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Open:
     """Opens the engine anew at each call."""
+    if request.param == "llamacpp":
+        pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+        file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+        write_tiny_gguf(file, tiny_model("llama"), tiny_tokenizer("chatml"))
 
     def build() -> Backend:
         tokenizer = tiny_tokenizer("chatml")
+        if request.param == "llamacpp":
+            return LlamaBackend(file, "tiny", EXACT)
         if request.param == "scripted":
             return ScriptedBackend(tokenizer)
         return TorchBackend(LoadedModel(tiny_model("llama"), tokenizer, "tiny", "tiny"))

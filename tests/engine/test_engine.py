@@ -265,8 +265,7 @@ def test_tokens_are_the_same_from_shared_prefixes(
     model: Any, mixed: dict[tuple[int, int], Answer], batch_size: int
 ) -> None:
     engine = engine_for(model, mixed_job(), batch_size)
-    engine.prefixes.append(engine.forward.prefix(PRINCIPLE))
-    engine.prefixes.append(engine.forward.prefix(PRINCIPLE[1:]))
+    engine.prefixes += [Forward(model).prefix(PRINCIPLE), Forward(model).prefix(PRINCIPLE[1:])]
     assert outcome(answers(engine, mixed_job())) == outcome(mixed)
 
 
@@ -602,8 +601,7 @@ def test_a_row_whose_logits_turn_nan_ends_alone(tiny_model: TinyModel, kind: str
     ways: list[tuple[Statistics, list[list[int]]]] = [("none", []), ("steps", []), ("none", [PRINCIPLE])]
     for statistics, prefixes in ways:
         engine = engine_for(model, job, batch_size, statistics)
-        for prefix in prefixes:
-            engine.prefixes.append(engine.forward.prefix(prefix))
+        engine.prefixes += [Forward(model).prefix(prefix) for prefix in prefixes]
         found = outcome(answers(engine, job))
         for name, (tokens, reason) in found.items():
             if name in struck:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lalign.engine.cache import KVStore
-from lalign.engine.forward import PADDING_SHARE, TOKENS_PER_PASS, Forward, Prefix, passes, rest_length
+from lalign.engine.forward import PADDING_SHARE, TOKENS_PER_PASS, Forward, Prefix, passes
+from lalign.engine.rows import rest_length
 
 KINDS = ["llama", "gpt2", "qwen2", "gemma3", "mistral"]
 CPU = torch.device("cpu")

