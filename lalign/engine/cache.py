@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from lalign.engine.shared_attention import SharedPart
 from lalign.engine.transfer import to_device
 
 BLOCK = 64
@@ -27,9 +29,14 @@ class StoreLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(
-        self, store: KVStore, part_of: StoreLayer | None = None, part: tuple[slice, slice] | None = None
+        self,
+        store: KVStore,
+        number: int,
+        part_of: StoreLayer | None = None,
+        part: tuple[slice, slice] | None = None,
     ) -> None:
         super().__init__()
+        self.number = number
         # Not to own it: a cycle would keep the storage until some later garbage collection.
         self.store = cast("KVStore", weakref.proxy(store))
         self.part_of = part_of
@@ -66,7 +73,9 @@ class StoreLayer(CacheLayerMixin):
         store, stop = self.store, self.store.end + key_states.shape[2]
         self.keys[: store.rows, :, store.end : stop] = key_states
         self.values[: store.rows, :, store.end : stop] = value_states
-        return self.keys[: store.rows, :, store.start : stop], self.values[: store.rows, :, store.start : stop]
+        keys = self.keys[: store.rows, :, store.start : stop]
+        keys.shared = store.shared_parts(self.number)  # type: ignore[attr-defined]
+        return keys, self.values[: store.rows, :, store.start : stop]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.store.width + query_length, 0
@@ -78,15 +87,30 @@ class StoreLayer(CacheLayerMixin):
         return -1
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prefix:
+    """Tokens that many prompts begin with, and their keys and values: a store of one row."""
+
+    token_ids: list[int]
+    store: KVStore
+
+    def of_layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer, `[heads, tokens, head size]` each."""
+        stored = cast(StoreLayer, self.store.layers[layer])
+        columns = slice(self.store.start, self.store.end)
+        return stored.keys[0, :, columns], stored.values[0, :, columns]
+
+
 class KVStore(Cache):
     """Rows of keys and values whose last columns line up, in the shape stock transformers models take as a cache.
 
-    A row's tokens fill the columns `first[row]` to `end`. Rows are numbered 0 to `rows` - 1 with no gaps. Since
-    differences of columns are differences of positions, stock causal and sliding-window masks hold as they are.
+    A row's tokens fill the columns `first[row]` to `end`; those of a prefix that it stands behind are not here. Rows
+    are numbered 0 to `rows` - 1 with no gaps. Since differences of columns are differences of positions, stock causal
+    and sliding-window masks hold as they are.
     """
 
     def __init__(self, num_layers: int, rows: int = 0, columns: int = 0, block: int = BLOCK) -> None:
-        super().__init__(layers=[StoreLayer(self) for _ in range(num_layers)])
+        super().__init__(layers=[StoreLayer(self, number) for number in range(num_layers)])
         self.block = block
         # Where a static step writes, `[1]` on the device; None outside of one.
         self.position: Tensor | None = None
@@ -98,6 +122,10 @@ class KVStore(Cache):
         self.start = 0
         self.end = 0
         self.first: list[int] = [0] * rows
+        # The prefix that each row stands behind, whose keys and values are not in this store; None for none.
+        self.prefixes: list[Prefix | None] = [None] * rows
+        self._grouped: list[Prefix | None] = []
+        self._groups: list[tuple[Prefix, Tensor]] = []
         self._copied_first: list[int] | None = None
         self._first_columns: Tensor
 
@@ -114,7 +142,10 @@ class KVStore(Cache):
     def position_ids(self, query_length: int, device: torch.device) -> Tensor:
         """Positions of the coming columns within their rows: `[rows, query_length]`; 0 left of a row's first token."""
         columns = torch.arange(self.end, self.end + query_length, device=device)
-        return (columns - self.first_columns(device)).clamp_min_(0)
+        positions = (columns - self.first_columns(device)).clamp_min_(0)
+        for prefix, rows in self._behind():
+            positions[rows] += len(prefix.token_ids)
+        return positions
 
     def first_columns(self, device: torch.device) -> Tensor:
         """`first` on the device, `[rows, 1]`; made anew only when rows have come, gone or moved."""
@@ -122,6 +153,21 @@ class KVStore(Cache):
             self._copied_first = list(self.first)
             self._first_columns = to_device(self.first, device).unsqueeze(-1)
         return self._first_columns
+
+    def shared_parts(self, layer: int) -> list[SharedPart]:
+        """What rows stand behind in one layer: one part for each prefix."""
+        return [SharedPart(rows, *prefix.of_layer(layer)) for prefix, rows in self._behind()]
+
+    def _behind(self) -> list[tuple[Prefix, Tensor]]:
+        """Each prefix with the rows behind it `[n]`; made anew only when rows have come, gone or moved."""
+        if self._grouped != self.prefixes:
+            self._grouped = list(self.prefixes)
+            behind: dict[Prefix, list[int]] = {}
+            for row, prefix in enumerate(self.prefixes):
+                if prefix is not None:
+                    behind.setdefault(prefix, []).append(row)
+            self._groups = [(prefix, torch.tensor(rows)) for prefix, rows in behind.items()]
+        return self._groups
 
     def reserve(self, query_length: int) -> None:
         """Make room for columns to come, dropping the columns that no live row uses any more."""
@@ -156,7 +202,7 @@ class KVStore(Cache):
         part = slice(self.rows, self.rows + len(lengths)), slice(self.end - width, self.end)
         opened = KVStore(0, len(lengths), width)
         opened.first = [width - length for length in lengths]
-        opened.layers = [StoreLayer(opened, layer, part) for layer in self.layers]
+        opened.layers = [StoreLayer(opened, number, layer, part) for number, layer in enumerate(self.layers)]
         for layer in self.layers:
             for tensor in (layer.keys, layer.values) if layer.is_initialized else ():
                 for row, length in enumerate(lengths, self.rows):
@@ -168,6 +214,7 @@ class KVStore(Cache):
         """Make the rows of a store that `open_rows` gave live; returns their numbers here."""
         rows = list(range(self.rows, self.rows + opened.rows))
         self.first += [first + self.end - opened.end for first in opened.first]
+        self.prefixes += opened.prefixes
         self.rows += opened.rows
         self.start = min(self.first)
         return rows
@@ -179,6 +226,7 @@ class KVStore(Cache):
         copies = list(range(self.rows, self.rows + len(sources)))
         self._copy(sources, copies)
         self.first += [self.first[row] for row in sources]
+        self.prefixes += [self.prefixes[row] for row in sources]
         self.rows += len(sources)
         return copies
 
@@ -190,7 +238,8 @@ class KVStore(Cache):
         self._copy(movers, gaps)
         for source, target in zip(movers, gaps, strict=True):
             self.first[target] = self.first[source]
-        del self.first[kept:]
+            self.prefixes[target] = self.prefixes[source]
+        del self.first[kept:], self.prefixes[kept:]
         self.rows = kept
         return dict(zip(movers, gaps, strict=True))
 

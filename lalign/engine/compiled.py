@@ -30,6 +30,9 @@ class CompiledForward(Forward):
             raise OptionError("compile", f"does not go with {model.config.model_type}: it takes full attention")
         self.compiled: Any = torch.compile(model, dynamic=False)
 
+    def share_if_it_can(self) -> None:
+        """Rows begin with a copy of their prefix: a compiled step is of one shape for all rows."""
+
     def step(self, input_ids: Tensor, store: KVStore) -> Tensor:
         store.reserve(1)
         rows, live = store.row_capacity, store.rows

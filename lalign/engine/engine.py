@@ -114,9 +114,12 @@ class Engine:
         rows = tokens = 0
         for twins, points in [*self._held(), *((self._twins(request), request.points) for request in requests)]:
             rows += len(twins) * len(points)
-            tokens += sum(rest_length(twin, self.prefixes) for twin in twins)
+            tokens += sum(map(self._rest_length, twins))
             tokens += len(twins) * sum(point.sampling.max_new_tokens for point in points)
         return self.store.fits(rows, tokens)
+
+    def _rest_length(self, row: list[int]) -> int:
+        return rest_length(row, self.prefixes, whole=self.forward.shares)
 
     def _twins(self, request: Request) -> list[list[int]]:
         return twins_needed(request, self.statistics)[0]
@@ -140,10 +143,9 @@ class Engine:
         """Run prompts, draw their first tokens, and let them join the batch."""
         ended: list[Ended] = []
         twins = [twins_needed(request, self.statistics) for request in requests]
-        self.store.expect(
-            self.store.rows + sum(len(rows) for rows, _ in twins), max(request.length for request in requests)
-        )
-        rests = [(len(rows), max(rest_length(row, self.prefixes) for row in rows)) for rows, _ in twins]
+        rests = [(len(rows), max(self._rest_length(row) for row in rows)) for rows, _ in twins]
+        lengths = [rest for _, rest in rests] if self.forward.shares else [request.length for request in requests]
+        self.store.expect(self.store.rows + sum(rows for rows, _ in rests), max(lengths))
         for chosen in self.forward.passes(rests):
             try:
                 ended += self._prefill([(requests[index], *twins[index]) for index in chosen])

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lalign.engine.cache import BLOCK, KVStore
+from lalign.engine.cache import BLOCK, KVStore, Prefix
 from lalign.engine.rows import longest_shared
+from lalign.engine.shared_attention import NAME
 
 # Rows of unequal length are run together while no more than this share of the tokens is padding.
 PADDING_SHARE = 0.15
 # Tokens of one forward pass over prompts: enough to fill the device, few enough to bound its working memory.
 TOKENS_PER_PASS = {"cpu": 512}
 TOKENS_PER_PASS_ACCELERATOR = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """Tokens that many prompts begin with, and their keys and values: a store of one row."""
-
-    token_ids: list[int]
-    store: KVStore
+# How far logits may lie apart between the two ways of sharing a prefix, as a share of their spread: rounding alone.
+SHARED_TOLERANCE = 1e-3
 
 
 class Forward:
@@ -38,6 +32,8 @@ class Forward:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        # Whether rows stand behind a prefix that is kept once, or begin with a copy of it.
+        self.shares = False
         self.device: torch.device = model.device
         self.num_layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
         accepted = inspect.signature(model.forward).parameters
@@ -75,6 +71,40 @@ class Forward:
         return self(input_ids, store)
 
     @torch.inference_mode()
+    def share_if_it_can(self) -> None:
+        """Let rows stand behind prefixes from now on, where that gives the logits of rows that begin with a copy.
+
+        It takes an attention of transformers' registry, on a CPU and in float32; whether a model's is of that kind is
+        looked at on a few tokens, once.
+        """
+        if self.model.config._attn_implementation == NAME:  # looked at before
+            self.shares = True
+        if self.shares or self.device.type != "cpu" or self.model.dtype != torch.float32:
+            return
+        if self.model.config._attn_implementation != "sdpa":
+            return
+        copied = self._probed()
+        try:
+            self.model.set_attn_implementation(NAME)
+            self.shares = True
+            behind = self._probed()
+            equal = bool((behind - copied).abs().max() <= SHARED_TOLERANCE * copied.std())
+        except Exception:  # attention of another kind fails in its own way
+            equal = False
+        if not equal:
+            self.shares = False
+            self.model.set_attn_implementation("sdpa")
+
+    def _probed(self) -> Tensor:
+        """Logits of two rows with one prefix and of a step after them: `[4, vocab]`."""
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        ids = [number * (vocabulary - 1) // 16 for number in range(1, 15)]
+        store = KVStore(self.num_layers)
+        logits, opened = self.prompts([ids[:9], [*ids[:6], ids[10]]], [self.prefix(ids[:6])], store)
+        store.admit(opened)
+        return torch.cat([logits, self.step(torch.tensor([[ids[11]], [ids[12]]]), store)])
+
+    @torch.inference_mode()
     def prefix(self, token_ids: list[int]) -> Prefix:
         """Run tokens that many prompts begin with."""
         store = KVStore(self.num_layers, rows=1, columns=len(token_ids))
@@ -87,14 +117,18 @@ class Forward:
         All rows run as many of their last tokens as the row with the longest rest; what that runs anew of a prefix
         comes out the same. The rows are opened in `store`, for it to admit.
         """
-        shared = [longest_shared(row, prefixes) for row in rows]
+        shared = [longest_shared(row, prefixes, whole=self.shares) for row in rows]
         rest = max(len(row) - length for row, (length, _) in zip(rows, shared, strict=True))
-        opened = store.open_rows([len(row) for row in rows])
+        # Behind a prefix a row holds its own tokens alone; else it begins with a copy.
+        behind = [prefix if self.shares else None for _, prefix in shared]
+        own = [row[length if self.shares else 0 :] for row, (length, _) in zip(rows, shared, strict=True)]
+        opened = store.open_rows([len(row) for row in own])
+        opened.prefixes = behind
         opened.end = opened.column_capacity - rest
-        for number, (row, (_, prefix)) in enumerate(zip(rows, shared, strict=True)):
-            if prefix is not None and len(row) > rest:
+        for number, (row, (_, prefix)) in enumerate(zip(own, shared, strict=True)):
+            if prefix is not None and behind[number] is None and len(row) > rest:
                 _copy_prefix(prefix, opened, number, len(row) - rest)
-        padded = [[row[0]] * (rest - len(row)) + row[-rest:] for row in rows]
+        padded = [[row[0]] * (rest - len(row)) + row[-rest:] for row in own]
         return self(torch.tensor(padded, device=self.device), opened), opened
 
 

@@ -59,6 +59,11 @@ class RowModel(Protocol):
         """Where logits are."""
         ...
 
+    @property
+    def shares(self) -> bool:
+        """Whether rows stand behind whole prefixes, whose tokens are not theirs; else they may begin with a part."""
+        ...
+
     def store(self) -> Any:
         """An empty `RowStore`; the one given before is given up."""
         ...
@@ -76,16 +81,21 @@ class RowModel(Protocol):
         ...
 
 
-def longest_shared(row: list[int], prefixes: Sequence[SomePrefix]) -> tuple[int, SomePrefix | None]:
-    """The prefix that shares most leading tokens with a row, and how many: never the whole row."""
+def longest_shared(
+    row: list[int], prefixes: Sequence[SomePrefix], *, whole: bool = False
+) -> tuple[int, SomePrefix | None]:
+    """The prefix that shares most leading tokens with a row, and how many: never the whole row.
+
+    With `whole` only prefixes that the row begins with from end to end count.
+    """
     best: tuple[int, SomePrefix | None] = (0, None)
     for prefix in prefixes:
         length = len(common_prefix([row[:-1], prefix.token_ids]))
-        if length > best[0]:
+        if length > best[0] and not (whole and length < len(prefix.token_ids)):
             best = (length, prefix)
     return best
 
 
-def rest_length(row: list[int], prefixes: Sequence[Prefix]) -> int:
-    """How many tokens of a prompt are left to run."""
-    return len(row) - longest_shared(row, prefixes)[0]
+def rest_length(row: list[int], prefixes: Sequence[Prefix], *, whole: bool = False) -> int:
+    """How many tokens of a prompt are left to run; `whole` as of `longest_shared`."""
+    return len(row) - longest_shared(row, prefixes, whole=whole)[0]

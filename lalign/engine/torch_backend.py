@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lalign.engine.cache import KVStore
+from lalign.engine.cache import KVStore, Prefix
 from lalign.engine.compiled import CompiledForward
 from lalign.engine.engine import Engine
-from lalign.engine.forward import Forward, Prefix, passes
+from lalign.engine.forward import Forward, passes
 from lalign.engine.interface import Counters, Ended, Limits, Request, Source
 from lalign.engine.memory import is_out_of_memory, largest_batch
 from lalign.engine.rows import rest_length
@@ -99,9 +99,9 @@ class TorchBackend:
         waiting = iter(requests)
         while window := list(islice(waiting, WINDOW)):
             prefixes = self._share(forward, _common_beginnings(window))
+            rows = [_rows(request) for request in window]
             rests = [
-                (1 + len(request.principled), max(rest_length(row, prefixes) for row in _rows(request)))
-                for request in window
+                (len(some), max(rest_length(row, prefixes, whole=forward.shares) for row in some)) for some in rows
             ]
             for chosen in passes(rests, forward.device):
                 yield from self._first_logits(forward, [window[index] for index in chosen], prefixes)
@@ -137,6 +137,8 @@ class TorchBackend:
     def _share(self, forward: Forward, prefixes: Iterable[list[int]]) -> list[Prefix]:
         """The prefixes, those run that are not kept; where there is no memory for one, each prompt runs its own."""
         shared = []
+        if not self._prefixes:
+            forward.share_if_it_can()
         for ids in prefixes:
             if len(ids) < SHORTEST_PREFIX:
                 continue

@@ -260,12 +260,17 @@ def test_tokens_are_the_same_when_needless_twins_are_not_run(
     assert outcome(answers(engine_for(model, mixed_job(), batch_size, "none"), mixed_job())) == outcome(mixed)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("way", ["copied", "kept once"])
 def test_tokens_are_the_same_from_shared_prefixes(
-    model: Any, mixed: dict[tuple[int, int], Answer], batch_size: int
+    model: Any, mixed: dict[tuple[int, int], Answer], batch_size: int, way: str
 ) -> None:
     engine = engine_for(model, mixed_job(), batch_size)
-    engine.prefixes += [Forward(model).prefix(PRINCIPLE), Forward(model).prefix(PRINCIPLE[1:])]
+    forward = Forward(model)
+    if way == "kept once":
+        forward.share_if_it_can()
+    engine.forward = forward
+    engine.prefixes += [forward.prefix(PRINCIPLE), forward.prefix(PRINCIPLE[1:])]
     assert outcome(answers(engine, mixed_job())) == outcome(mixed)
 
 
@@ -503,6 +508,18 @@ def test_running_out_of_memory_halves_the_batch_and_changes_no_response(
     assert engine.counters.batch_halvings == failed
     assert {name: found[name] for name in found.keys() - lost} == {name: wanted[name] for name in wanted.keys() - lost}
     assert not lost or failed >= 2  # only what has failed while alone is given up
+
+
+def test_memory_that_runs_out_behind_a_prefix_changes_no_response(
+    llama: Any, wanted: dict[tuple[int, int], tuple[list[int], str]]
+) -> None:
+    forward = Forward(llama)
+    forward.share_if_it_can()
+    engine = Engine(forward, STOP_IDS, 8, "none", 4, [forward.prefix(PRINCIPLE)])
+    with failing(llama, lambda number, _: number in (1, 6)):
+        found = outcome(answers(engine, memory_job()))
+    assert engine.counters.batch_halvings == 2
+    assert found == wanted
 
 
 def test_a_pass_too_large_is_run_in_halves(llama: Any, wanted: dict[tuple[int, int], tuple[list[int], str]]) -> None:

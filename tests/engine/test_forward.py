@@ -10,10 +10,13 @@ from conftest import SLIDING_WINDOW, VOCABULARY, TinyModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lalign.engine.cache import KVStore
-from lalign.engine.forward import PADDING_SHARE, TOKENS_PER_PASS, Forward, Prefix, passes
+from lalign.engine.cache import KVStore, Prefix
+from lalign.engine.forward import PADDING_SHARE, TOKENS_PER_PASS, Forward, passes
 from lalign.engine.rows import rest_length
+from lalign.engine.shared_attention import NAME
 
+# Those whose attention is full, and of transformers' registry.
+SHARING = ["llama", "qwen2", "gpt2"]
 KINDS = ["llama", "gpt2", "qwen2", "gemma3", "mistral"]
 CPU = torch.device("cpu")
 PREFIX = [(7 * place + 3) % VOCABULARY for place in range(3 * SLIDING_WINDOW)]
@@ -41,6 +44,8 @@ def assert_as_alone(model: Any, rows: list[list[int]], prefix_ids: list[list[int
     """The logits of all rows, and after it those of two more steps on top of what was stored."""
     with torch.inference_mode():
         forward = Forward(model)
+        if model.config._attn_implementation == NAME:
+            forward.share_if_it_can()
         prefixes = [forward.prefix(ids) for ids in prefix_ids]
         logits, store = run(forward, rows, prefixes)
         for step in range(3):
@@ -51,9 +56,31 @@ def assert_as_alone(model: Any, rows: list[list[int]], prefix_ids: list[list[int
             logits = forward(torch.tensor(fresh), store)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[*KINDS, *(f"{kind}, shared" for kind in SHARING)])
 def model(request: pytest.FixtureRequest, tiny_model: TinyModel) -> Any:
-    return tiny_model(request.param)
+    """Of each kind one whose rows begin with a copy of a prefix; where they can, another whose rows stand behind it."""
+    kind, _, shared = request.param.partition(", ")
+    model = tiny_model(kind)
+    if shared:
+        Forward(model).share_if_it_can()
+        assert model.config._attn_implementation == NAME
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_which_kinds_stand_behind_a_prefix(tiny_model: TinyModel, kind: str) -> None:
+    model = tiny_model(kind)
+    forward = Forward(model)
+    forward.share_if_it_can()
+    assert forward.shares is (kind in SHARING)
+    assert model.config._attn_implementation == (NAME if kind in SHARING else "sdpa")
+
+
+def test_a_prefix_that_rows_stand_behind_is_kept_once(tiny_model: TinyModel) -> None:
+    forward = Forward(tiny_model("llama"))
+    forward.share_if_it_can()
+    _, store = run(forward, [[*PREFIX, 40], [*PREFIX, 41, 42, 43]], [forward.prefix(PREFIX)])
+    assert store.width == 3
 
 
 @pytest.mark.parametrize(
@@ -134,6 +161,8 @@ def test_logits_are_computed_for_the_last_position_alone(tiny_model: TinyModel) 
 def test_what_is_left_to_run_of_a_prompt(row: list[int], rest: int) -> None:
     prefixes = [Prefix(ids, KVStore(0)) for ids in (PREFIX[:4], PREFIX)]
     assert rest_length(row, prefixes) == rest_length(row, prefixes[::-1]) == rest
+    whole = [len(row) - len(ids) for ids in (PREFIX[:4], PREFIX) if row[:-1][: len(ids)] == ids]
+    assert rest_length(row, prefixes, whole=True) == min(whole, default=len(row))
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 900)), max_size=40))

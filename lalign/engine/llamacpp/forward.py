@@ -80,6 +80,7 @@ class LlamaForward:
     """
 
     device = torch.device("cpu")
+    shares = False  # a row begins with cells of a prefix, whole or in part, which are its own too
 
     def __init__(self, model: GgufModel) -> None:
         self.model = model
