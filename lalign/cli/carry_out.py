@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def carry_out(
-    source: Path | None,
+    sources: Sequence[Path] | None,
     settings: Settings,
     execution: Execution,
     alignment: AlignmentArguments,
@@ -41,12 +41,21 @@ def carry_out(
     from lalign.jobs.output import open_output
     from lalign.jobs.reader import JobInput
     from lalign.jobs.shard import parse_shard
+    from lalign.records.inputs import named
 
-    limit, shard = invocation.at_least_one("limit", output.limit), parse_shard(output.shard)
-    reads = JobInput(invocation.path(source), output.keep, limit, output.strict, shard)
+    paths = named(sources or [])
+    reads = JobInput(
+        invocation.path(paths[0]) if paths else None,
+        output.keep,
+        invocation.at_least_one("limit", output.limit),
+        output.strict,
+        parse_shard(output.shard),
+        tuple(paths[1:]),
+        invocation.reading(output, settings),
+    )
     system = invocation.text(alignment.system, "system")
     plot = sweep.plotted if sweep else None
-    invocation.check_paths(source, alignment, model, output, plot)
+    invocation.check_paths(paths, alignment, model, output, plot)
     opened = open_output(
         output.output,
         overwrite=output.overwrite and not (output.resume and plot),  # then it is for the plot alone
@@ -76,7 +85,7 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
     began = time.monotonic()
     status = 0
     job.start(aligner)
-    with Interruption() as interruption, Progress(job.remaining(), quiet=running.quiet, source=job.source.name) as bar:
+    with Interruption() as interruption, Progress(job.remaining(), quiet=running.quiet, source=job.inputs.place) as bar:
 
         def on_records(records: Sequence[Record]) -> None:
             if sweep is not None:

@@ -16,6 +16,7 @@ from lalign.cli.arguments import (
     DebugFlag,
     EvalArguments,
     InputFile,
+    InputFiles,
     ModelArguments,
     OutputArguments,
     RecipesArguments,
@@ -35,7 +36,7 @@ from lalign.sweep.ranges import parse_range, sweep_points
 @app.command(no_args_is_help=False)
 @grouped
 def generate(
-    source: InputFile = None,
+    sources: InputFiles = None,
     *,
     alignment: AlignmentArguments,
     sampling: SamplingArguments,
@@ -48,9 +49,9 @@ def generate(
 
     cat in.jsonl | lalign generate --principle hh.txt | jq -r .response
     """
-    wanted = replace(invocation.settings(alignment, sampling), samples=several.samples)
+    wanted = replace(invocation.settings(alignment, sampling, by_record=True), samples=several.samples)
     execution = invocation.execution(running, output.stats)
-    return carry_out(source, wanted, execution, alignment, output, model, running)
+    return carry_out(sources, wanted, execution, alignment, output, model, running)
 
 
 @app.command(
@@ -59,7 +60,7 @@ def generate(
 )
 @grouped
 def sweep(
-    source: InputFile = None,
+    sources: InputFiles = None,
     *,
     points: SweepArguments,
     alignment: AlignmentArguments,
@@ -75,13 +76,13 @@ def sweep(
     from lalign.figures.sweep import Sweep
 
     alignment, strengths = invocation.swept(alignment, points)
-    one = invocation.settings(alignment, sampling)
+    one = invocation.settings(alignment, sampling, by_record=True)
     ps = parse_range(points.ps, "ps", infinite=True) if points.ps is not None else ()
     wanted = replace(one, alignments=sweep_points(one.alignments[0], strengths, ps), sweep=True)
     invocation.execution(running, output.stats)
     execution = invocation.execution(running, "steps")
     gathered = Sweep(wanted.alignments, points.plot)
-    return carry_out(source, wanted, execution, alignment, output, model, running, gathered)
+    return carry_out(sources, wanted, execution, alignment, output, model, running, gathered)
 
 
 @app.command("eval", no_args_is_help=False)

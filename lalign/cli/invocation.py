@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lalign.aligner import Aligner
     from lalign.models.loading import ModelOptions
     from lalign.records.parsing import Record
+    from lalign.records.reading import Reading
     from lalign.records.requests import Settings
 
 
@@ -71,16 +73,24 @@ def engine_options(given: list[str]) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Settings:
-    """What is wanted of every record; reads the files that options name. Raises `OptionError`."""
+def settings(alignment: AlignmentArguments, sampling: SamplingArguments, *, by_record: bool = False) -> Settings:
+    """What is wanted of every record; reads the files that options name. Raises `OptionError`.
+
+    by_record: whether principles may have places that each record fills.
+    """
     from lalign.options import Prompting
     from lalign.records.prompts import make_principles
     from lalign.records.requests import resolve
+    from lalign.records.templates import is_template
 
     texts = [text(file, "principle") or "" for file in alignment.principle or []]
     texts += alignment.principle_text or []
     against = [text(file, "against") or "" for file in alignment.against or []]
-    principles = make_principles(texts, alignment.weight, text(alignment.contrast, "contrast"), against)
+    fills = any(map(is_template, [*texts, *against]))
+    if fills and not by_record:
+        raise OptionError("principle", "has {{ fields }}, which records fill in generate and sweep alone")
+    contrast = text(alignment.contrast, "contrast")
+    principles = make_principles(texts, alignment.weight, contrast, against, by_record=fills)
     given = {name: getattr(alignment, name) for name in option_names() if getattr(alignment, name) is not None}
     drawn = {option.name: getattr(sampling, option.name) for option in fields(Sampling)}
     drawn["stop"] = tuple(sampling.stop or ())
@@ -90,6 +100,22 @@ def settings(alignment: AlignmentArguments, sampling: SamplingArguments) -> Sett
         alignment.allow_special_tokens,
     )
     return resolve(principles, alignment.recipe, Sampling(**drawn), given, prompting)
+
+
+def reading(output: OutputArguments, settings: Settings) -> Reading:
+    """Where in a record its prompt, id and principle stand. Raises `OptionError`."""
+    from lalign.records.reading import Reading
+    from lalign.records.templates import FieldTemplate
+
+    template = text(output.prompt_template, "prompt_template")
+    principles = settings.principles
+    return Reading(
+        prompt_template=FieldTemplate(template, "prompt_template") if template is not None else None,
+        prompt_field=output.prompt_field,
+        messages_field=output.messages_field,
+        id_field=output.id_field,
+        principles=tuple(FieldTemplate(one, "principle") for one in principles.texts) if principles.by_record else (),
+    )
 
 
 def _json_object(option: str, text: str | None) -> dict[str, Any]:
@@ -172,7 +198,7 @@ def name(output: Path | None) -> str:
 
 
 def check_paths(
-    source: Path | None,
+    source: Path | Sequence[Path] | None,
     alignment: AlignmentArguments,
     model: ModelArguments,
     output: OutputArguments | None,
@@ -183,9 +209,16 @@ def check_paths(
     """That no file is written which is read, or replaced unasked. Touches none. Raises `OptionError`."""
     from lalign.jobs.paths import Named, check_paths, may_replace
 
-    named: list[tuple[str, Path | None]] = [("input", path(source))]
+    sources: Sequence[Path | None] = [source] if source is None or isinstance(source, Path) else source or [None]
+    named: list[tuple[str, Path | None]] = [("input", path(one)) for one in sources]
     named += [("principle", file) for file in alignment.principle or []]
-    files = [("contrast", alignment.contrast), ("system", alignment.system), ("model", model.model)]
+    template = output.prompt_template if output else None
+    files = [
+        ("prompt_template", template),
+        ("contrast", alignment.contrast),
+        ("system", alignment.system),
+        ("model", model.model),
+    ]
     named += [(option, Path(file)) for option, file in files if file is not None]
     check_paths(
         [Named(option, file) for option, file in named],

@@ -84,16 +84,19 @@ def show(table: Table) -> None:
 class Progress:
     """tqdm on stderr: records done of the total where that is known, tokens a second, mean divergence.
 
-    Silent when stderr is no terminal, or when told to be.
+    Silent when stderr is no terminal, or when told to be. `source` is the name of the input, or says of a line where it
+    stands.
     """
 
-    def __init__(self, total: int | None, *, quiet: bool, source: str, unit: str = "rec") -> None:
+    def __init__(
+        self, total: int | None, *, quiet: bool, source: str | Callable[[int], str], unit: str = "rec"
+    ) -> None:
         from tqdm import tqdm
 
         hidden = quiet or not sys.stderr.isatty()
         # stdout is never touched: it holds records alone.
         self.bar: Any = tqdm(total=total, unit=unit, disable=hidden, file=sys.stderr, dynamic_ncols=True)
-        self.source = source
+        self.place: Callable[[int], str] = source if callable(source) else lambda line: f"{source}:{line}"
         self.named = 0
         self.told_of_memory = False
         self.began = time.monotonic()
@@ -116,7 +119,7 @@ class Progress:
     def _name(self, failure: Failure) -> None:
         self.named += 1
         if self.named <= NAMED_FAILURES:
-            self.write(f"{self.source}:{failure.line}: {failure.message}")
+            self.write(f"{self.place(failure.line)}: {failure.message}")
         elif self.named == NAMED_FAILURES + 1:
             self.write("more lines failed; each has an error record in the output")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import lalign
 from lalign.aligner import Aligner
+from lalign.jobs.first_look import refuse_hopeless
 from lalign.jobs.output import Output
 from lalign.jobs.reader import JobInput, Reader
 from lalign.jobs.resume import Resumed
@@ -22,7 +23,6 @@ from lalign.options import Execution, Statistics
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import PROBES, PromptTemplate
 from lalign.records.requests import Settings
-from lalign.records.source import open_lines
 from lalign.results import Failure, Result
 from lalign.text import json_number
 
@@ -70,7 +70,8 @@ class Job:
         self.written = written or self.execution.statistics
         self.tally = Tally()
         self.resumed = Resumed()
-        self.stream = open_lines(source.path)
+        self.inputs = source.inputs
+        self.stream = refuse_hopeless(source, settings, self.inputs, self.inputs.open())
 
     def fingerprint(self, aligner: Aligner) -> dict[str, Any]:
         """Everything that a response depends on, for a resumed run to compare: flat, JSON values."""
@@ -84,6 +85,7 @@ class Job:
             "stats": self.written,
             "keep": self.source.keep,
             "samples": settings.samples,
+            **self.source.reading.fingerprint(),
             "principle": list(settings.principles.texts),
             "weight": list(settings.principles.weights),
             "contrast": settings.principles.contrast,
@@ -138,8 +140,8 @@ class Job:
         not the one that a resumed output answers, `BadLine` with `strict`; what came before is written. Returns early,
         in good order, on an interruption.
         """
-        reader = Reader(self.stream, self.source, self.resumed)
-        writer = Writer(self.output, self.resumed, self.written, strict=self.source.strict, name=self.source.name)
+        reader = Reader(self.stream, self.source, self.resumed, self.inputs.place)
+        writer = Writer(self.output, self.resumed, self.written, strict=self.source.strict, place=self.inputs.place)
         before = aligner.counters
         ticks = aligner.ticks(reader, self.settings, system=self.system, execution=self.execution)
         try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 import queue
 import tempfile
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -16,8 +16,10 @@ from lalign.jobs.answered import line_digest, summed
 from lalign.jobs.header import InputMark
 from lalign.jobs.resume import Resumed
 from lalign.jobs.shard import WHOLE, Shard
+from lalign.records.inputs import Inputs
 from lalign.records.parsing import Record, parse_record
-from lalign.records.source import RawLine, filled_lines, json_lines
+from lalign.records.reading import Reading
+from lalign.records.source import RawLine, json_lines
 from lalign.results import Failure
 
 # Lines to be run that wait until the stretch they lie in is known to be unchanged: beyond this they wait on the disk.
@@ -28,6 +30,8 @@ _HELD_BYTES = 16 << 20
 class JobInput:
     """What is read: the path (None is stdin), whether objects are kept for the output, how many at the most, and of
     those which shard: the shards of an input answer together what one job without them answers.
+
+    more: files that are read after it, as one input. reading: where in a record its prompt stands.
     """
 
     path: Path | None = None
@@ -35,14 +39,21 @@ class JobInput:
     limit: int | None = None
     strict: bool = False
     shard: Shard = WHOLE
+    more: tuple[Path, ...] = ()
+    reading: Reading = field(default_factory=Reading)
+
+    @property
+    def inputs(self) -> Inputs:
+        """The files, to be opened."""
+        return Inputs([path for path in (self.path, *self.more) if path is not None])
 
     @property
     def name(self) -> str:
-        return str(self.path) if self.path is not None else "stdin"
+        return self.inputs.name
 
     def total(self) -> int | None:
         """How many records there are to come, None where only reading would tell."""
-        filled = filled_lines(self.path)
+        filled = self.inputs.filled()
         if filled is None:
             return None if self.limit is None else self.limit // self.shard.count
         return sum(map(self.shard.takes, islice(filled, self.limit)))
@@ -66,6 +77,7 @@ class Reader:
         stream: the open input.
         source: how it is read.
         resumed: what stands.
+        place: where a line of the input stands, for messages.
 
     Attributes:
         skipped: lines passed over, since their records stand.
@@ -73,12 +85,15 @@ class Reader:
         duplicate: a message about the first id that was given before.
     """
 
-    def __init__(self, stream: BinaryIO, source: JobInput, resumed: Resumed) -> None:
+    def __init__(
+        self, stream: BinaryIO, source: JobInput, resumed: Resumed, place: Callable[[int], str] | None = None
+    ) -> None:
         self.skipped = 0
         self.taken = 0
         self.last_line = 0
         self.duplicate: str | None = None
         self._stream = stream
+        self._place = place or source.inputs.place
         self._source = source
         self._resumed = resumed
         self._count = 0
@@ -88,7 +103,7 @@ class Reader:
     def __iter__(self) -> Iterator[Record | Failure]:
         """Raises `InputError` where reading fails, or where the input is not the one that the output answers."""
         for raw in self._to_run():
-            record = parse_record(raw, keep=self._source.keep)
+            record = parse_record(raw, keep=self._source.keep, reading=self._source.reading)
             self._note_duplicate(record)
             self._read.put(Read(raw.number, line_digest(raw), record if isinstance(record, Record) else None))
             yield record
@@ -163,7 +178,7 @@ class Reader:
             return
         mark = hash(repr(record.id))  # -1 and -2 have one hash
         if mark in self._ids:
-            self.duplicate = f"{self._source.name}:{record.line}: id {record.id!r} was given before; all are kept"
+            self.duplicate = f"{self._place(record.line)}: id {record.id!r} was given before; all are kept"
             self._ids.clear()
         else:
             self._ids.add(mark)

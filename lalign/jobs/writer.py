@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import groupby
 
@@ -26,15 +26,17 @@ class Writer:
         resumed: what stands in it.
         statistics: that records are written with, where that is less than they come with.
         strict: whether a failure ends it.
-        name: of the input, in messages.
+        place: where a line of the input stands, for messages.
     """
 
-    def __init__(self, output: Output, resumed: Resumed, statistics: Statistics, *, strict: bool, name: str) -> None:
+    def __init__(
+        self, output: Output, resumed: Resumed, statistics: Statistics, *, strict: bool, place: Callable[[int], str]
+    ) -> None:
         self._output = output
         self._resumed = resumed
         self._statistics = statistics
         self._strict = strict
-        self._name = name
+        self._place = place
 
     def note(self, read: Iterable[Read]) -> None:
         """Lines that were read, before their outcomes come."""
@@ -56,7 +58,7 @@ class Writer:
                 if self._resumed.stands(line, item):
                     continue
                 if isinstance(outcome, Failure) and self._strict:
-                    raise BadLine(f"{self._name}:{line}: {outcome.message}")
+                    raise BadLine(f"{self._place(line)}: {outcome.message}")
                 record, last = to_line(self._reduced(outcome)), item == len(records) - 1
                 self._output.write(record, line=line, last=last, failed=isinstance(outcome, Failure))
                 written.append(outcome)

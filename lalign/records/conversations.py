@@ -63,8 +63,7 @@ def read_conversation(fields: Mapping[str, Any], body: Mapping[str, Any]) -> tup
     if (turns := fields.get("messages")) is not None:
         return _conversation("messages", turns), None
     if (prompt := fields.get("prompt")) is not None:
-        asked = _conversation("prompt", prompt) if isinstance(prompt, list) else _prompt("prompt", prompt)
-        return asked, None
+        return read_prompt("prompt", prompt), None
     if body:
         return _conversation("body.messages", body["messages"]), None
     chosen = fields.get("chosen")
@@ -76,6 +75,18 @@ def read_conversation(fields: Mapping[str, Any], body: Mapping[str, Any]) -> tup
         clash = f"; of {' and '.join(guesses)} only one is taken for it" if guesses else ""
         raise Unusable("missing_prompt", f"needs one of: messages, prompt, body.messages, chosen{clash}")
     return GUESSED[guesses[0]](guesses[0], fields), guesses[0]
+
+
+def read_prompt(field: str, prompt: Any) -> Messages:
+    """The turns of a field that holds a prompt: a text, or a list of messages. Raises `Unusable`."""
+    return _conversation(field, prompt) if isinstance(prompt, list) else _prompt(field, prompt)
+
+
+def read_messages(field: str, turns: Any) -> Messages:
+    """The turns of a field that holds a conversation, of OpenAI's kind or ShareGPT's. Raises `Unusable`."""
+    if isinstance(turns, list) and turns and isinstance(turns[0], dict) and "from" in turns[0]:
+        return _sharegpt(field, {field: turns})
+    return _conversation(field, turns)
 
 
 def with_system(messages: Messages, system: str | None) -> Messages:

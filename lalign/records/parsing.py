@@ -11,10 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lalign.records.conversations import Message, Role, read_body, read_conversation, with_system
+from lalign.records.conversations import (
+    Message,
+    Role,
+    read_body,
+    read_conversation,
+    read_messages,
+    read_prompt,
+    with_system,
+)
 from lalign.records.fields import check_kind, ignored, read_instruction, read_options, read_system, read_variables
 from lalign.records.json_line import exact_json, json_object, line_text
 from lalign.records.problems import Problem, Unusable, shown
+from lalign.records.reading import Reading, field_of
 from lalign.records.source import RawLine
 from lalign.results import Failure, RecordId
 
@@ -28,7 +37,8 @@ class Record:
     `messages` end with a user turn, and only the first can be a system turn. `options` holds the line's own values
     of `ratio` and `p` (fields of `options.Alignment`) and `temperature`, `top_p`, `top_k`, `min_p`,
     `repetition_penalty`, `max_new_tokens`, `seed` and `stop` (of `options.Sampling`), each valid there. `principle`
-    and `contrast` are texts, never file names, `chat_template_kwargs` variables for the chat template. `raw` is the
+    and `contrast` are texts, never file names, `principles` those of the job with the record's fields in them,
+    `chat_template_kwargs` variables for the chat template. `raw` is the
     input object where it was asked to be kept, for `results.to_line` to write. No digit of an integer is lost: one
     beyond 64 bits is an `orjson.Fragment` in it, and any number beyond 1.8e308 a string. `ignored` names what the
     line asks for and does not get, and `read_from` the key that its prompt was read from, where that is not one of
@@ -40,6 +50,7 @@ class Record:
     messages: tuple[Message, ...]
     options: Mapping[str, Any]
     principle: str | None = None
+    principles: tuple[str, ...] | None = None
     contrast: str | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
     raw: Any = None
@@ -47,48 +58,75 @@ class Record:
     read_from: str | None = None
 
 
-def parse_record(raw: RawLine, *, keep: bool = False) -> Record | Failure:
+def parse_record(raw: RawLine, *, keep: bool = False, reading: Reading | None = None) -> Record | Failure:
     """What a line asks for, or why it cannot be used; no line makes it raise.
 
     `Failure.type` is one of `Problem`, `Failure.id` the line's own id where that could be read, else its number.
-    With `keep` the record holds the input object as `raw`.
+    With `keep` the record holds the input object as `raw`. `reading` says where its prompt, id and principle stand.
     """
     try:
         text = line_text(raw)
         fields = json_object(text)
     except Unusable as error:
         return Failure(raw.number, raw.number, error.problem, str(error))
-    return parse_fields(fields, raw.number, raw=exact_json(text) if keep else None)
+    exact = exact_json(text) if keep or (reading and reading.fills) else None
+    return parse_fields(fields, raw.number, raw=exact if keep else None, reading=reading, exact=exact)
 
 
-def parse_fields(fields: Mapping[str, Any], line: int, *, raw: Any = None) -> Record | Failure:
-    """As `parse_record`, of an object read already; `raw` goes into the record as it is."""
+def parse_fields(
+    fields: Mapping[str, Any],
+    line: int,
+    *,
+    raw: Any = None,
+    reading: Reading | None = None,
+    exact: Mapping[str, Any] | None = None,
+) -> Record | Failure:
+    """As `parse_record`, of an object read already; `raw` goes into the record as it is.
+
+    exact: the same object with every digit of its numbers, for templates; without it they are filled from `fields`.
+    """
+    reading = reading or Reading()
     record_id: RecordId = line
     try:
-        record_id = _id(fields, line)
-        body = read_body(fields)
+        record_id = _id(fields, line, reading.id_field)
+        asked = _asked_of(fields, reading, exact or fields)
+        body: Mapping[str, Any] = {} if asked else read_body(fields)
         check_kind(body)
-        messages, read_from = read_conversation(fields, body)
+        messages, read_from = (asked, None) if asked else read_conversation(fields, body)
         system = read_system(fields, body)
+        principle = read_instruction(fields, body, "principle")
+        filled = () if principle is not None else reading.principles
         return Record(
             line=line,
             id=record_id,
             messages=with_system(messages, system),
             options=read_options(fields, body),
-            principle=read_instruction(fields, body, "principle"),
+            principle=principle,
+            principles=tuple(template.filled(exact or fields) for template in filled) or None,
             contrast=read_instruction(fields, body, "contrast"),
             chat_template_kwargs=read_variables(fields, body),
             raw=raw,
-            ignored=(*ignored(fields, body), *_unused(fields, messages, system, read_from)),
+            ignored=(*ignored(fields, body), *([] if asked else _unused(fields, messages, system, read_from))),
             read_from=read_from,
         )
     except Unusable as error:
         return Failure(record_id, line, error.problem, str(error))
 
 
-def _id(fields: Mapping[str, Any], line: int) -> RecordId:
-    for field in ("id", "custom_id"):
-        value = fields.get(field)
+def _asked_of(fields: Mapping[str, Any], reading: Reading, exact: Mapping[str, Any]) -> tuple[Message, ...] | None:
+    """The conversation that the job itself finds in a record; None where it leaves that to the record."""
+    if reading.prompt_template is not None:
+        return (Message("user", reading.prompt_template.filled(exact)),)
+    if reading.prompt_field is not None:
+        return read_prompt(reading.prompt_field, field_of(fields, reading.prompt_field, "prompt_field"))
+    if reading.messages_field is not None:
+        return read_messages(reading.messages_field, field_of(fields, reading.messages_field, "messages_field"))
+    return None
+
+
+def _id(fields: Mapping[str, Any], line: int, id_field: str | None = None) -> RecordId:
+    for field in ("id", "custom_id") if id_field is None else (id_field,):
+        value = fields.get(field) if id_field is None else field_of(fields, field, "id_field")
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, (str, int, float)) or not _can_be_given_back(value):

@@ -13,6 +13,8 @@ Problem = Literal[
     "too_long",
     "too_deep",
     "missing_prompt",
+    "missing_field",
+    "template_error",
     "empty_prompt",
     "invalid_type",
     "unknown_role",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -27,11 +27,13 @@ class Principles:
     """What is written into the twins: one text per principled twin and its weight, and one for the base twin.
 
     contrast: the text in the base twin's place, None for the bare conversation.
+    by_record: whether the texts are templates, which each record comes with filled.
     """
 
     texts: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     contrast: str | None = None
+    by_record: bool = False
 
 
 def make_principles(
@@ -39,6 +41,8 @@ def make_principles(
     weights: Sequence[float] | None = None,
     contrast: str | None = None,
     against: Sequence[str] = (),
+    *,
+    by_record: bool = False,
 ) -> Principles:
     """Principles with their weights, 1 each by default, and texts `against` them that share a weight of -1 (Eq. 11).
 
@@ -58,7 +62,8 @@ def make_principles(
     if not all(math.isfinite(weight) for weight in given):
         raise OptionError("weight", "must be a finite number")
     given += (-1 / max(len(against), 1),) * len(against)
-    return Principles(tuple(text.strip() for text in (*texts, *against)), given, contrast and contrast.strip())
+    every = tuple(text.strip() for text in (*texts, *against))
+    return Principles(every, given, contrast and contrast.strip(), by_record)
 
 
 class PlainText:
@@ -122,9 +127,17 @@ class PromptTemplate:
         return self._encoded(messages, (principles.contrast, *principles.texts), variables)
 
     def shared_prefixes(self, principles: Principles) -> list[list[int]]:
-        """What all conversations without a system turn of their own begin with, for each twin; none if refused."""
+        """What all conversations without a system turn of their own begin with, for each twin; none if refused.
+
+        Of principles by record that is no more than what stands before their first place to be filled.
+        """
+        likes = [principles] * len(PROBES)
+        if principles.by_record:
+            heads = [text.split("{", 1)[0] for text in principles.texts]
+            likes = [replace(principles, texts=tuple(head + probe.content for head in heads)) for probe in PROBES]
         try:
-            pairs = zip(*(self.twins([probe], principles) for probe in PROBES), strict=True)
+            twins = [self.twins([probe], like) for probe, like in zip(PROBES, likes, strict=True)]
+            pairs = zip(*twins, strict=True)
         except PromptError:  # the records may have what is missing here
             return []
         return [common_prefix(pair) for pair in pairs]

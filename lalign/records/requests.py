@@ -86,6 +86,19 @@ def resolve(
     )
 
 
+def lacks_principle(record: Record, settings: Settings) -> bool:
+    """Whether a record is to be aligned, and neither it nor the job says to what. Raises `OptionError`."""
+    if settings.principles.texts or record.principle is not None:
+        return False
+    return any(recipe.needs(()) != "base" for recipe in _recipes(record, settings))
+
+
+def _recipes(record: Record, settings: Settings) -> tuple[Recipe, ...]:
+    """How each answer to a record is aligned: as the job says, a plain run as the record says before that."""
+    own = {} if settings.sweep else {name: record.options[name] for name in ALIGNMENT_OPTIONS if name in record.options}
+    return tuple(recipe_with(recipe, **own) for recipe in settings.alignments)
+
+
 class RequestBuilder:
     """Makes a `Request` of a `Record`, or the `Failure` that says why it cannot be run.
 
@@ -132,27 +145,26 @@ class RequestBuilder:
         return self._too_long(record, request.length, most) or self._unknown_token(record, request) or request
 
     def _points(self, record: Record) -> tuple[Point, ...]:
-        align = {name: record.options[name] for name in ALIGNMENT_OPTIONS if name in record.options}
         sample = {name: value for name, value in record.options.items() if name not in ALIGNMENT_OPTIONS}
         sampling = replace(self.settings.sampling, **sample)
         line = () if "seed" in sample else (record.line,)
         stops = self.stops(sampling.stop) if sampling.stop else None
-        own = {} if self.settings.sweep else align
+        recipes = _recipes(record, self.settings)
         if self.settings.samples == 1:
             return tuple(
-                Point(recipe_with(point, **own), sampling, (sampling.seed, *line), stops, place)
-                for place, point in enumerate(self.settings.alignments)
+                Point(recipe, sampling, (sampling.seed, *line), stops, place) for place, recipe in enumerate(recipes)
             )
-        alignment = recipe_with(self.settings.alignments[0], **own)
         drawn = [replace(sampling, seed=sampling.seed + sample) for sample in range(self.settings.samples)]
         return tuple(
-            Point(alignment, each, (each.seed, *line), stops, place, sample=place) for place, each in enumerate(drawn)
+            Point(recipes[0], each, (each.seed, *line), stops, place, sample=place) for place, each in enumerate(drawn)
         )
 
     def _principles(self, record: Record) -> Principles:
         principles = self.settings.principles
         if record.principle is not None:
             principles = replace(principles, texts=(record.principle.strip(),), weights=(1.0,))
+        elif principles.by_record:
+            principles = replace(principles, texts=record.principles or ())
         if record.contrast is not None:
             principles = replace(principles, contrast=record.contrast.strip())
         return principles

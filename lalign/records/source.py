@@ -29,7 +29,7 @@ MAX_LINE_BYTES = 64 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 1 << 20
-_READ_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)
+READ_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def open_source(path: Path | None) -> BinaryIO:
         all_files = f"cat {shlex.quote(str(path))}/*"
         raise InputError(f"{path}: is a folder, not a file; for all files in it: {all_files}") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
+        raise InputError(f"{path}: {read_error(error)}") from error
 
 
 def open_lines(path: Path | None) -> BinaryIO:
@@ -90,8 +90,8 @@ def json_lines(stream: BinaryIO, name: str) -> Iterator[RawLine]:
 def _check_format(stream: BinaryIO, name: str) -> None:
     try:
         refuse_other_formats(stream, name)
-    except _READ_ERRORS as error:
-        raise InputError(f"{name}:1: {_reason(error)}") from error
+    except READ_ERRORS as error:
+        raise InputError(f"{name}:1: {read_error(error)}") from error
 
 
 def _is_file(stream: BinaryIO) -> bool:
@@ -122,8 +122,8 @@ def read_lines(stream: BinaryIO, name: str) -> Iterator[RawLine]:
             too_long = len(data) > MAX_LINE_BYTES and not ended
             if too_long:
                 ended = _skip_line(stream)
-        except _READ_ERRORS as error:
-            raise InputError(f"{name}:{number}: {_reason(error)}") from error
+        except READ_ERRORS as error:
+            raise InputError(f"{name}:{number}: {read_error(error)}") from error
         if number == 1:
             data = data.removeprefix(_BOM)
         if too_long:
@@ -175,5 +175,6 @@ def _skip_line(stream: BinaryIO) -> bool:
     return False
 
 
-def _reason(error: Exception) -> str:
+def read_error(error: Exception) -> str:
+    """Why reading failed, in a few words."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -341,8 +341,8 @@ BAD_USAGE: list[tuple[str, str]] = [
     ("--memory-share 0", "--memory-share: must be a number above 0 and at most 1, not 0.0"),
     ("--stats all", "--stats: must be one of steps, summary, none, not 'all'"),
     ("--limit 0", "--limit: must be a whole number of at least 1, not 0"),
-    ("--dtype int4", "--dtype: must be one of auto, float32, bfloat16, float16, not 'int4'"),
-    ("--device nowhere", "--device: torch has no device 'nowhere' here"),
+    ("--ratio 0 --dtype int4", "--dtype: must be one of auto, float32, bfloat16, float16, not 'int4'"),
+    ("--ratio 0 --device nowhere", "--device: torch has no device 'nowhere' here"),
     ("--colour", ".*--colour.*"),
     ("in.jsonl in.jsonl", ".*in.jsonl.*"),
 ]

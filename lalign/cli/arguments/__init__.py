@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lalign.cli.arguments.alignment import AlignmentArguments
-from lalign.cli.arguments.files import InputFile, MergeArguments, OutputArguments, OutputFiles
+from lalign.cli.arguments.files import InputFile, InputFiles, MergeArguments, OutputArguments, OutputFiles
 from lalign.cli.arguments.grouping import grouped
 from lalign.cli.arguments.measuring import (
     BenchArguments,
@@ -23,6 +23,7 @@ __all__ = [
     "DebugFlag",
     "EvalArguments",
     "InputFile",
+    "InputFiles",
     "MergeArguments",
     "ModelArguments",
     "OutputArguments",

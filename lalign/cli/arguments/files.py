@@ -19,12 +19,40 @@ InputFile = Annotated[
 ]
 
 
+InputFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="IN.jsonl...",
+        help="Records: JSON Lines (.gz and .zst too), .csv, .tsv, .parquet, .arrow, a folder of the library datasets; "
+        "several, or a pattern in quotes, are read as one. - or nothing is stdin.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class OutputArguments:
     """What is read and written."""
 
     output: Annotated[
         Path | None, option("Output file; - or nothing is stdout.", OUTPUT, "--output", "-o", metavar="OUT.jsonl")
+    ] = None
+    prompt_template: Annotated[
+        Path | None,
+        option(
+            "File with the user's turn, in Jinja: {{ field }} is a field of the record. Principles may have them too.",
+            OUTPUT,
+            metavar="FILE",
+        ),
+    ] = None
+    prompt_field: Annotated[
+        str | None, option("Field with the prompt: a text, or a list of messages.", OUTPUT, metavar="NAME")
+    ] = None
+    messages_field: Annotated[
+        str | None,
+        option("Field with the conversation: role and content, or from and value.", OUTPUT, metavar="NAME"),
+    ] = None
+    id_field: Annotated[
+        str | None, option("Field with the record's id.", OUTPUT, metavar="NAME", default="id, custom_id")
     ] = None
     overwrite: Annotated[bool, flag("Replace the output if it exists.", OUTPUT, "--overwrite")] = False
     resume: Annotated[bool, flag("Continue an interrupted job into its output.", OUTPUT, "--resume")] = False

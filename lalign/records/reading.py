@@ -1,0 +1,61 @@
+"""Where in a record its prompt, id and principle stand, where a job says so itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lalign.errors import OptionError
+from lalign.records.problems import Unusable
+from lalign.records.templates import FieldTemplate, named_fields
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the records of a job are read, over what `lalign.records.conversations` would find in them.
+
+    prompt_template: makes the user's turn of a record's fields.
+    prompt_field: the field with the prompt, a text or a list of messages.
+    messages_field: the field with the conversation, of `role` and `content` or of `from` and `value`.
+    id_field: the field with the record's id.
+    principles: makes the texts of the principles of a record's fields; empty where they are the job's.
+
+    Raises `OptionError` where several say where the prompt is.
+    """
+
+    prompt_template: FieldTemplate | None = None
+    prompt_field: str | None = None
+    messages_field: str | None = None
+    id_field: str | None = None
+    principles: tuple[FieldTemplate, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("prompt_template", "prompt_field", "messages_field") if getattr(self, name)]
+        if len(given) > 1:
+            other = given[1].replace("_", "-")
+            raise OptionError(given[0], f"does not go with --{other}: both say where the prompt is")
+
+    @property
+    def fills(self) -> bool:
+        """Whether a template is filled."""
+        return bool(self.prompt_template or self.principles)
+
+    @property
+    def names_fields(self) -> bool:
+        """Whether records must have fields that the job names."""
+        return bool(self.fills or self.prompt_field or self.messages_field or self.id_field)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What of it decides a response, for a resumed run to compare; principles are compared as texts."""
+        template = {"prompt_template": self.prompt_template.text} if self.prompt_template else {}
+        names = {"prompt_field": self.prompt_field, "messages_field": self.messages_field, "id_field": self.id_field}
+        return template | {name: value for name, value in names.items() if value is not None}
+
+
+def field_of(fields: Mapping[str, Any], name: str, option: str) -> Any:
+    """The value of a field that an option names; null counts as absent. Raises `Unusable` where there is none."""
+    if (value := fields.get(name)) is None:
+        there = named_fields(key for key, found in fields.items() if found is not None)
+        raise Unusable("missing_field", f"{option}: no field {name!r}; {there}")
+    return value

@@ -1,0 +1,196 @@
+"""People's own files, as they run lalign on them: fields, templates, tables, several files, principles forgotten."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow
+import pyarrow.parquet
+import pytest
+from conftest import Finished, Lalign, Pipe
+
+QUESTIONS = [
+    {"qid": "a", "question": "One and one?", "context": "sums", "domain": "maths"},
+    {"qid": "b", "question": "A fruit?", "context": "food", "domain": "cooking"},
+]
+
+
+def lines(*records: Any) -> bytes:
+    return b"".join(orjson.dumps(record) + b"\n" for record in records)
+
+
+def told(finished: Finished) -> str:
+    """The one line of a usage error."""
+    assert (finished.status, finished.out) == (2, b"")
+    assert finished.err.startswith("lalign: ")
+    assert finished.err.count("\n") == 1, finished.err
+    return finished.err.removeprefix("lalign: ").rstrip("\n")
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(lines(*QUESTIONS))
+    return path
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    path = tmp_path / "template.txt"
+    path.write_text("Of {{ context }}: {{ question }}\n")
+    return path
+
+
+def responses(finished: Finished) -> list[tuple[Any, str, int, int]]:
+    assert finished.status == 0, finished.err
+    return [
+        (record["id"], record["response"], record["usage"]["prompt_tokens"], record["usage"]["principle_tokens"])
+        for record in finished.records
+    ]
+
+
+def test_a_template_answers_as_prompts_written_out_would_be(lalign: Lalign, questions: Path, template: Path) -> None:
+    plain = [{"id": one["qid"], "prompt": f"Of {one['context']}: {one['question']}"} for one in QUESTIONS]
+    filled = lalign.generate("questions.jsonl", "--prompt-template", "template.txt", "--id-field", "qid")
+    assert responses(filled) == responses(lalign.generate(stdin=lines(*plain)))
+    piped = lalign.generate("--prompt-template", "template.txt", "--id-field", "qid", stdin=lines(*QUESTIONS))
+    assert responses(piped) == responses(filled)
+
+
+def test_a_principle_may_differ_by_record(lalign: Lalign, tmp_path: Path, tiny_folder: Path, questions: Path) -> None:
+    (tmp_path / "expert.txt").write_text("Speak as an expert in {{ domain }}.")
+    arguments = ("--model", tiny_folder, "--max-new-tokens", 4, "--prompt-field", "question", "--id-field", "qid")
+    own = [one | {"principle": f"Speak as an expert in {one['domain']}."} for one in QUESTIONS]
+    together = lalign("generate", "questions.jsonl", "--principle", "expert.txt", *arguments)
+    assert responses(together) == responses(lalign("generate", *arguments, stdin=lines(*own)))
+
+
+def test_a_principle_with_fields_is_told_by_its_text_when_resumed(
+    lalign: Lalign, tmp_path: Path, tiny_folder: Path, questions: Path
+) -> None:
+    arguments = ["questions.jsonl", "--model", tiny_folder, "--max-new-tokens", 2, "--prompt-field", "question"]
+    arguments += ["-o", "out.jsonl", "--principle-text"]
+    assert lalign("generate", *arguments, "Know {{ domain }}.").status == 0
+    assert lalign("generate", *arguments, "Know {{ domain }}.", "--resume").status == 0
+    refused = lalign("generate", *arguments, "Love {{ domain }}.", "--resume")
+    assert "principle: " in told(refused)
+
+
+@pytest.mark.parametrize("command", ["generate", "sweep"])
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("--prompt-field", "query", "no field 'query'; the fields are qid, question, context, domain"),
+        ("--id-field", "key", "no field 'key'; the fields are qid, question, context, domain"),
+        ("--principle-text", "{{ tone }}", "'tone' is undefined; the fields are qid, question, context, domain"),
+    ],
+)
+def test_a_field_that_no_record_has_is_a_usage_error(
+    lalign: Lalign, questions: Path, option: str, value: str, problem: str, command: str
+) -> None:
+    arguments: tuple[str, ...] = (command, "--model", "/nonexistent", "--principle", "principle.txt", option, value)
+    arguments += () if option == "--prompt-field" else ("--prompt-field", "question")
+    named = "principle" if option == "--principle-text" else option.removeprefix("--")
+    assert told(lalign(*arguments, "questions.jsonl")) == f"--{named}: {problem}"
+    assert told(lalign(*arguments, stdin=lines(*QUESTIONS))) == f"--{named}: {problem}"
+
+
+def test_a_field_that_some_records_lack_is_theirs_to_miss(lalign: Lalign) -> None:
+    finished = lalign.generate("--prompt-field", "q", stdin=lines({"q": "Hi"}, {"question": "Hi"}))
+    assert finished.status == 1
+    assert finished.records[1]["error"] == {
+        "type": "missing_field",
+        "message": "prompt_field: no field 'q'; the fields are question",
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("eval", "--principle-text", "{{ a }}"), ("bench", "--principle-text", "{{ a }}")],
+)
+def test_other_commands_fill_nothing(lalign: Lalign, arguments: tuple[str, ...]) -> None:
+    assert "which records fill in generate and sweep alone" in told(lalign(*arguments))
+
+
+class TestNoPrinciple:
+    @pytest.mark.parametrize("command", ["generate", "sweep"])
+    @pytest.mark.parametrize("piped", [True, False])
+    def test_is_a_usage_error(self, lalign: Lalign, tmp_path: Path, piped: bool, command: str) -> None:
+        data = lines({"prompt": "Hi"}, {"prompt": "Ho"})
+        (tmp_path / "in.jsonl").write_bytes(data)
+        source = [] if piped else ["in.jsonl"]
+        finished = lalign(command, *source, "--model", "/nonexistent", stdin=data if piped else b"")
+        name = "the first record of stdin" if piped else "any record of in.jsonl"
+        expected = f"--principle: neither the job nor {name} gives one: --principle FILE or --principle-text TEXT"
+        assert told(finished) == expected
+
+    @pytest.mark.parametrize(
+        ("arguments", "extra"), [(("--ratio", 0), {}), ((), {"ratio": 0}), ((), {"principle": "Be kind."})]
+    )
+    def test_is_none_where_a_record_can_be_answered(
+        self, lalign: Lalign, tmp_path: Path, tiny_folder: Path, arguments: tuple[object, ...], extra: dict[str, Any]
+    ) -> None:
+        (tmp_path / "in.jsonl").write_bytes(lines({"prompt": "Hi"}, {"prompt": "Ho"} | extra))
+        finished = lalign("generate", "in.jsonl", "--model", tiny_folder, "--max-new-tokens", 1, *arguments)
+        assert "response" in finished.records[1]
+
+    def test_looks_no_further_than_the_first_record_of_a_pipe(self, lalign: Lalign, tiny_folder: Path) -> None:
+        with Pipe() as stdin, Pipe() as stdout, open(os.devnull, "wb") as stderr:
+            arguments = ("generate", "--model", tiny_folder, "--max-new-tokens", 1)
+            process = lalign.start(*arguments, stdin=stdin.reader, stdout=stdout.writer, stderr=stderr)
+            for number in (1, 2):
+                stdin.writer.write(b"\nnot json\n" * (number == 1) + lines({"prompt": "Hi", "principle": "Be kind."}))
+                record = orjson.loads(stdout.reader.readline())
+                if number == 1:
+                    assert (record["line"], record["error"]["type"]) == (2, "invalid_json")
+                    record = orjson.loads(stdout.reader.readline())
+                assert (record["line"], "response" in record) == (2 + number, True)
+            stdin.writer.close()
+            assert lalign.wait(process) == 1  # for the line that is no JSON
+
+
+def read_answer(line: bytes) -> tuple[Any, ...]:
+    record = orjson.loads(line)
+    return record["line"], record.get("response"), record.get("error")
+
+
+class TestTables:
+    @pytest.fixture
+    def tables(self, tmp_path: Path) -> list[str]:
+        with (tmp_path / "a.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["id", "prompt", "max_new_tokens"], ["c", "Hi\nthere", 2], ["d", " ", ""]])
+        pyarrow.parquet.write_table(
+            pyarrow.table({"id": ["p"], "prompt": ["Hi"], "ratio": [2.5]}), tmp_path / "b.parquet"
+        )
+        (tmp_path / "c.jsonl").write_bytes(lines({"prompt": "Ho"}))
+        return ["a.csv", "b.parquet", "c.jsonl"]
+
+    def test_are_answered_as_one_input(self, lalign: Lalign, tables: list[str]) -> None:
+        finished = lalign.generate(*tables)
+        assert [(record["id"], record["line"]) for record in finished.records] == [("c", 2), ("d", 4), ("p", 5), (6, 6)]
+        assert finished.records[0]["usage"]["completion_tokens"] == 2
+        assert finished.records[2]["alignment"]["ratio"] == 2.5
+        assert "lalign: a.csv:4: prompt: must not be blank\n" in finished.err
+
+    def test_a_pattern_may_name_them(self, lalign: Lalign, tables: list[str]) -> None:
+        assert lalign.generate("[a-c].*", "--stats", "none").out == lalign.generate(*tables, "--stats", "none").out
+        assert told(lalign.generate("*.tsv")) == "*.tsv: no file fits this pattern"
+
+    def test_a_job_over_them_is_resumed(self, lalign: Lalign, tables: list[str], tmp_path: Path) -> None:
+        whole = lalign.generate(*tables, "-o", "whole.jsonl")
+        assert whole.status == 1
+        assert lalign.generate(*tables, "-o", "out.jsonl", "--limit", 2).status == 1
+        assert lalign.generate(*tables, "-o", "out.jsonl", "--resume").status == 1
+        one, other = ((tmp_path / name).read_bytes().splitlines() for name in ("out.jsonl", "whole.jsonl"))
+        assert [read_answer(line) for line in one] == [read_answer(line) for line in other]
+        (tmp_path / "a.csv").write_text("id,prompt\nc,other\n")
+        refused = lalign.generate(*tables, "-o", "out.jsonl", "--resume")
+        assert "input" in refused.err
+        assert refused.status == 1
+
+    def test_none_of_them_is_written_to(self, lalign: Lalign, tables: list[str]) -> None:
+        assert "is the input" in told(lalign.generate(*tables, "-o", "c.jsonl", "--overwrite"))
