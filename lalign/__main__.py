@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+
+
+def _quiet_bars(arguments: list[str]) -> None:
+    """Keeps the bars of libraries, such as that of a conversion, out of log files and from who wants quiet.
+
+    tqdm looks at this as it is imported.
+    """
+    quiet = any(word == "--quiet" or re.fullmatch(r"-\w*q\w*", word) for word in arguments)
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def main() -> None:
@@ -11,6 +22,7 @@ def main() -> None:
     # Large pages for large tensors: a decoding step reads all weights, and is faster by a tenth for it. torch looks
     # at this when it allocates for the first time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    _quiet_bars(sys.argv[1:])
     try:
         from lalign.cli.terminal import protect_stderr
 

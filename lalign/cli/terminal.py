@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lalign.jobs.tally import Tally
 
 
+# Where there is no terminal to draw a bar in, so many seconds lie between two lines of progress.
+LOG_SECONDS = 30.0
 # Of failed lines, this many are named on the terminal; all of them are in the output.
 NAMED_FAILURES = 20
 
@@ -84,12 +86,18 @@ def show(table: Table) -> None:
 class Progress:
     """tqdm on stderr: records done of the total where that is known, tokens a second, mean divergence.
 
-    Silent when stderr is no terminal, or when told to be. `source` is the name of the input, or says of a line where it
-    stands.
+    Where stderr is no terminal, a line every 30 s instead; nothing at all when told to be quiet. `source` is the name
+    of the input, or says of a line where it stands.
     """
 
     def __init__(
-        self, total: int | None, *, quiet: bool, source: str | Callable[[int], str], unit: str = "rec"
+        self,
+        total: int | None,
+        *,
+        quiet: bool,
+        source: str | Callable[[int], str],
+        unit: str = "rec",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from tqdm import tqdm
 
@@ -99,7 +107,14 @@ class Progress:
         self.place: Callable[[int], str] = source if callable(source) else lambda line: f"{source}:{line}"
         self.named = 0
         self.told_of_memory = False
-        self.began = time.monotonic()
+        self._clock = clock
+        self.began = clock()
+        self._logs = not quiet and not sys.stderr.isatty()
+        self._logged = self.began
+        self._shown: dict[str, str] = {}
+        self._done = 0
+        self._total = total
+        self._unit = unit
 
     def update(self, written: Sequence[Result | Failure], tally: Tally) -> None:
         """Show what was written since the last call; name lines that failed."""
@@ -109,12 +124,15 @@ class Progress:
         if tally.batch_halvings and not self.told_of_memory:
             self.told_of_memory = True
             self.write("out of memory: the batch is halved, and what was in flight begun again")
-        seconds = max(time.monotonic() - self.began, 1e-9)
+        seconds = max(self._clock() - self.began, 1e-9)
         shown = {"tok/s": f"{tally.tokens / seconds:.1f}"}
         if tally.tokens and tally.kl_sum:
             shown["KL"] = f"{tally.kl_sum / tally.tokens:.3f}"
+        self._shown = shown
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(len(written))
+        self._done += len(written)
+        self._log()
 
     def _name(self, failure: Failure) -> None:
         self.named += 1
@@ -127,10 +145,24 @@ class Progress:
         """Show that `done` of `total` are done."""
         self.bar.total = total
         self.bar.update(done - self.bar.n)
+        self._done, self._total = done, total
+        self._log()
 
     def note(self, doing: str) -> None:
         """What is being done, beside the bar."""
         self.bar.set_description(printable(doing))
+        self._shown = {"doing": doing}
+        self._log()
+
+    def _log(self) -> None:
+        """A line in place of the bar, where it is time for one."""
+        now = self._clock()
+        if not self._logs or now - self._logged < LOG_SECONDS:
+            return
+        self._logged = now
+        of = f" of {self._total}" if self._total is not None else ""
+        figures = "".join(f", {value if name == 'doing' else f'{value} {name}'}" for name, value in self._shown.items())
+        self.write(f"{now - self.began:.0f} s: {self._done}{of} {self._unit}{figures}")
 
     def write(self, message: str) -> None:
         """A line above the bar."""

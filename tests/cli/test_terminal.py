@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
+from lalign.__main__ import _quiet_bars
 from lalign.cli.terminal import NAMED_FAILURES, Progress, protect_stderr, say, show, summary
 from lalign.jobs.tally import Tally
 from lalign.method.linear_alignment import Alignment
@@ -139,6 +140,49 @@ class TestProgress:
             bar.update([result(2)], tally(result(1), result(2)))
         captured = capsys.readouterr()
         assert (captured.out, captured.err) == ("", "")
+
+    def test_where_stderr_is_no_terminal_a_line_comes_every_half_minute(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        now = 0.0
+        with Progress(4, quiet=False, source="in.jsonl", clock=lambda: now) as bar:
+            for outcome, seconds in enumerate((29.0, 31.0, 60.0, 62.0), 1):
+                now = seconds
+                bar.update([result(outcome)], tally(*map(result, range(1, outcome + 1))))
+        assert capsys.readouterr().err.splitlines() == [
+            "lalign: 31 s: 2 of 4 rec, 0.6 tok/s, 2.500 KL",
+            "lalign: 62 s: 4 of 4 rec, 0.6 tok/s, 2.500 KL",
+        ]
+
+    def test_where_stderr_is_no_terminal_what_is_being_done_comes_as_often(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        now = 0.0
+        with Progress(None, quiet=False, source="bench", clock=lambda: now) as bar:
+            now = 40.0
+            bar.note(HOSTILE)
+            bar.reach(3, 8)
+        assert capsys.readouterr().err == f"lalign: 40 s: 0 rec, {HARMLESS}\n"
+
+    def test_quiet_is_quiet_in_a_log_too(self, capsys: pytest.CaptureFixture[str]) -> None:
+        now = 0.0
+        with Progress(4, quiet=True, source="in.jsonl", clock=lambda: now) as bar:
+            now = 99.0
+            bar.update([result(1)], tally(result(1)))
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize(
+        ("words", "disabled"),
+        [(["generate", "--quiet"], True), (["generate", "-q"], True), (["generate", "q.jsonl", "--seed", "1"], False)],
+    )
+    def test_bars_of_libraries_are_kept_from_who_wants_quiet(
+        self, monkeypatch: pytest.MonkeyPatch, words: list[str], disabled: bool
+    ) -> None:
+        monkeypatch.setenv("TQDM_DISABLE", "")  # so that it is as it was afterwards
+        monkeypatch.delenv("TQDM_DISABLE")
+        with terminal(monkeypatch):
+            _quiet_bars(words)
+        assert ("TQDM_DISABLE" in os.environ) == disabled
 
     def test_a_terminal_shows_records_of_the_total_and_mean_divergence(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with terminal(monkeypatch) as shown, Progress(4, quiet=False, source="in.jsonl") as bar:
