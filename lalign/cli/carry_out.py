@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lalign.cli import invocation
 from lalign.cli.app import FAILED
 from lalign.cli.arguments import AlignmentArguments, ModelArguments, OutputArguments, RunArguments
+from lalign.cli.dry_run import dry_run
 from lalign.cli.terminal import Progress, say, show, summary
 from lalign.errors import LalignError
 from lalign.options import Execution
@@ -54,6 +55,8 @@ def carry_out(
         invocation.reading(output, settings),
     )
     system = invocation.text(alignment.system, "system")
+    if (count := invocation.at_least_one("dry_run", output.dry_run)) is not None:
+        return dry_run(reads, settings, system, model, count)
     plot = sweep.plotted if sweep else None
     invocation.check_paths(paths, alignment, model, output, plot)
     opened = open_output(

@@ -124,6 +124,26 @@ def load(options: ModelOptions) -> LoadedModel:
     )
 
 
+def load_tokenizer(options: ModelOptions) -> tuple[Any, Limits]:
+    """The tokenizer that `load` would give, and the model's limits, with no weights read.
+
+    A GGUF that has not been converted yet is converted, since its tokenizer comes of that. Raises as `load`.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    name = options.name or default_model()
+    base = adapter_base(name)
+    gguf = gguf_file(base or name)
+    location = (base or name) if gguf is None else _converted(gguf, _dtype(options.dtype, _device(options.device)))
+    trust = {"trust_remote_code": options.trust_remote_code}
+    try:
+        found = context(AutoConfig.from_pretrained(location, **trust))
+        folder = location if base is None else tokenizer_folder(name, location)
+        return AutoTokenizer.from_pretrained(folder, **trust), Limits(found.tokens, found.reason or "")
+    except Exception as error:
+        raise ModelError(_load_problem(name, location, options, error)) from error
+
+
 def _read(location: str, name: str, base: str | None, options: ModelOptions, dtype: torch.dtype) -> tuple[Any, Any]:
     """Model and tokenizer from a folder or the hub, with the adapter `name` over them where there is a `base`."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer

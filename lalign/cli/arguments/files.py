@@ -76,6 +76,14 @@ class OutputArguments:
             metavar="K/N",
         ),
     ] = None
+    dry_run: Annotated[
+        int | None,
+        option(
+            "Show the first N prompts, twin beside twin; no weights are loaded, nothing is answered.",
+            OUTPUT,
+            metavar="N",
+        ),
+    ] = None
     strict: Annotated[
         bool, flag("End at the first line that cannot be answered, with status 1.", OUTPUT, "--strict")
     ] = False
