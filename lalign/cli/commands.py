@@ -69,16 +69,16 @@ def sweep(
     model: ModelArguments,
     running: RunArguments,
 ) -> int:
-    """Answer the records at many ratios in one batch; a table on stderr says what each point does.
+    """Answer the records at many ratios, or with many recipes, in one batch; a table on stderr says what each does.
 
     lalign sweep in.jsonl --principle hh.txt --ratios 0:5 -o sweep.jsonl --plot sweep.html
     """
     from lalign.figures.sweep import Sweep
 
     alignment, strengths = invocation.swept(alignment, points)
-    one = invocation.settings(alignment, sampling, by_record=True)
+    given = invocation.settings(alignment, sampling, points.recipes, by_record=True)
     ps = parse_range(points.ps, "ps", infinite=True) if points.ps is not None else ()
-    wanted = replace(one, alignments=sweep_points(one.alignments[0], strengths, ps), sweep=True)
+    wanted = replace(given, alignments=sweep_points(given.alignments, strengths, ps), sweep=True)
     invocation.execution(running, output.stats)
     execution = invocation.execution(running, "steps")
     gathered = Sweep(wanted.alignments, points.plot)
@@ -117,7 +117,7 @@ def evaluate(
         raise OptionError("plot", f"must name a .png or .svg file, not {asked.plot.name!r}")
     invocation.check_paths(source, alignment, model, None, asked.plot, overwrite=asked.overwrite)
     one = invocation.settings(invocation.without_ratio(alignment), SamplingArguments())
-    points = sweep_points(one.alignments[0], parse_range(asked.ratios, "ratios"), ())
+    points = sweep_points(one.alignments, parse_range(asked.ratios, "ratios"), ())
     principle, *more = one.principles.texts or (None,)
     if more or one.principles.contrast is not None:
         raise OptionError("principle", "an evaluation takes one principle at the most, and no contrast")

@@ -19,7 +19,7 @@ from lalign.cli.arguments import (
 )
 from lalign.cli.terminal import say
 from lalign.errors import OptionError
-from lalign.method.recipes import option_names
+from lalign.method.recipes import option_names, recipes_of
 from lalign.models.quiet import silence_libraries
 from lalign.options import Execution, Sampling, Statistics
 from lalign.sweep.ranges import parse_range
@@ -73,14 +73,17 @@ def engine_options(given: list[str]) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def settings(alignment: AlignmentArguments, sampling: SamplingArguments, *, by_record: bool = False) -> Settings:
+def settings(
+    alignment: AlignmentArguments, sampling: SamplingArguments, recipes: str | None = None, *, by_record: bool = False
+) -> Settings:
     """What is wanted of every record; reads the files that options name. Raises `OptionError`.
 
+    recipes: names with commas between them: each takes those of the options that it knows.
     by_record: whether principles may have places that each record fills.
     """
     from lalign.options import Prompting
     from lalign.records.prompts import make_principles
-    from lalign.records.requests import resolve
+    from lalign.records.requests import Settings, resolve
     from lalign.records.templates import is_template
 
     texts = [text(file, "principle") or "" for file in alignment.principle or []]
@@ -99,7 +102,12 @@ def settings(alignment: AlignmentArguments, sampling: SamplingArguments, *, by_r
         _json_object("chat_template_kwargs", alignment.chat_template_kwargs),
         alignment.allow_special_tokens,
     )
-    return resolve(principles, alignment.recipe, Sampling(**drawn), given, prompting)
+    if recipes is None:
+        return resolve(principles, alignment.recipe, Sampling(**drawn), given, prompting)
+    if alignment.recipe != AlignmentArguments().recipe:
+        raise OptionError("recipe", "does not go with --recipes")
+    chosen = recipes_of([name.strip() for name in recipes.split(",")], **given)
+    return Settings(principles, chosen, Sampling(**drawn), prompting=prompting)
 
 
 def reading(output: OutputArguments, settings: Settings) -> Reading:

@@ -77,11 +77,10 @@ class Forward:
         It takes an attention of transformers' registry, on a CPU and in float32; whether a model's is of that kind is
         looked at on a few tokens, once.
         """
-        if self.model.config._attn_implementation == NAME:  # looked at before
+        attention = self.model.config._attn_implementation
+        if attention == NAME:  # looked at before
             self.shares = True
-        if self.shares or self.device.type != "cpu" or self.model.dtype != torch.float32:
-            return
-        if self.model.config._attn_implementation != "sdpa":
+        if attention != "sdpa" or self.device.type != "cpu" or self.model.dtype != torch.float32:
             return
         copied = self._probed()
         try:

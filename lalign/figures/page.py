@@ -19,10 +19,11 @@ from jinja2 import Environment, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
 from lalign.errors import OutputError
-from lalign.figures.plot import PANELS, Panel
+from lalign.figures.plot import PANELS, Panel, axis
 from lalign.method.recipe import Recipe
 from lalign.results import Failure, Result
-from lalign.sweep.knee import KNEE_MARK, KNEE_RULE, by_p, knees
+from lalign.sweep.curves import by_curve, has_several_recipes, labels
+from lalign.sweep.knee import KNEE_MARK, KNEE_RULE, knees
 from lalign.sweep.metrics import PointSummary
 from lalign.sweep.table import columns
 
@@ -53,8 +54,11 @@ def write_report(
     """
     marked = knees(summaries)
     knee_points = {point.alignment for point in marked.values()}
-    sheets = list(_sheets(results_by_prompt, knee_points))
-    data = htmlsafe_json_dumps({"panels": [_panel(panel, summaries, marked) for panel in PANELS], "prompts": sheets})
+    points = [point.alignment for point in summaries]
+    several = has_several_recipes(points)
+    sheets = list(_sheets(results_by_prompt, knee_points, labels(points)))
+    panels = [_panel(panel, summaries, marked, several) for panel in PANELS]
+    data = htmlsafe_json_dumps({"panels": panels, "prompts": sheets})
     source = files("lalign.figures").joinpath("page.html").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
     page = template.render(
@@ -64,6 +68,7 @@ def write_report(
         data=data,
         columns=columns(summaries),
         rows=[(point, KNEE_MARK if point.alignment in knee_points else "") for point in summaries],
+        several=several,
         knee_rule=KNEE_RULE,
         knee_mark=KNEE_MARK,
         shades=SHADES,
@@ -89,43 +94,53 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def _panel(panel: Panel, summaries: Sequence[PointSummary], marked: Mapping[float, PointSummary]) -> dict[str, Any]:
+def _panel(
+    panel: Panel, summaries: Sequence[PointSummary], marked: Mapping[str, PointSummary], several: bool
+) -> dict[str, Any]:
+    name, across = axis(panel, several)
     curves = []
-    for p, points in by_p(summaries).items():
+    for label, points in by_curve(summaries).items():
         curve: dict[str, Any] = {
-            "p": f"{p:g}",
+            "label": label,
             "axis": points[0].alignment.axis,
             "ratio": [point.alignment.strength for point in points],
         }
-        for name in ("low", "mean", "high"):
-            curve[name] = [_rounded(panel.scale * getattr(panel.measure(point), name)) for point in points]
-        curve["knee"] = points.index(marked[p]) if p in marked else None
+        curve["x"] = [_rounded(across(point)) for point in points] if several else curve["ratio"]
+        for bound in ("low", "mean", "high"):
+            curve[bound] = [_rounded(panel.scale * getattr(panel.measure(point), bound)) for point in points]
+        curve["knee"] = points.index(marked[label]) if label in marked else None
         curves.append(curve)
-    axis = summaries[0].alignment.axis if summaries else "ratio"
-    return {"title": panel.title, "unit": panel.unit, "axis": axis, "curves": curves}
+    if not several and curves and curves[0]["axis"] == "kl":
+        name = "kl, nats"
+    return {"title": panel.title, "unit": panel.unit, "across": name, "curves": curves}
 
 
-def _sheets(results_by_prompt: Iterable[tuple[str, Outcomes]], knee_points: set[Recipe]) -> Iterator[dict[str, Any]]:
+def _sheets(
+    results_by_prompt: Iterable[tuple[str, Outcomes]], knee_points: set[Recipe], names: Mapping[Recipe, str]
+) -> Iterator[dict[str, Any]]:
     tokens = 0
     for number, (prompt, outcomes) in enumerate(islice(results_by_prompt, MOST_PROMPTS)):
         tokens += sum(len(outcome.token_ids) for outcome in outcomes if isinstance(outcome, Result))
         if number and tokens > MOST_TOKENS:
             return
-        yield {"prompt": visible(prompt), "outcomes": [_card(outcome, knee_points) for outcome in outcomes]}
+        yield {"prompt": visible(prompt), "outcomes": [_card(outcome, knee_points, names) for outcome in outcomes]}
 
 
-def _card(outcome: Result | Failure, knee_points: set[Recipe]) -> dict[str, Any]:
+def _card(outcome: Result | Failure, knee_points: set[Recipe], names: Mapping[Recipe, str]) -> dict[str, Any]:
     if isinstance(outcome, Failure):
-        point = outcome.point or {}
-        axis = "kl" if "kl" in point else "ratio"
-        strength, p = (f"{point[name]:g}" if name in point else "" for name in (axis, "p"))
-        return {"axis": axis, "ratio": strength, "p": p, "error": visible(f"{outcome.type}: {outcome.message}")}
+        at = next((point for point in names if point.point == outcome.point), None)
+        where = {
+            "axis": "" if at is None else at.axis,
+            "ratio": "" if at is None else f"{at.strength:g}",
+            "curve": "" if at is None else names[at],
+        }
+        return {**where, "error": visible(f"{outcome.type}: {outcome.message}")}
     if outcome.steps is None or outcome.summary is None:
         raise ValueError("a report needs results with their steps")
     return {
         "axis": outcome.alignment.axis,
         "ratio": f"{outcome.alignment.strength:g}",
-        "p": f"{outcome.alignment.point.get('p', math.nan):g}",
+        "curve": names[outcome.alignment],
         "knee": outcome.alignment in knee_points,
         "kl": _rounded(outcome.summary["kl_aligned_base_mean"]),
         "flipped": _rounded(100 * outcome.summary["flipped_share"]),

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lalign.errors import OptionError, OutputError
-from lalign.sweep.knee import by_p, knees
+from lalign.sweep.curves import by_curve, has_several_recipes
+from lalign.sweep.knee import knees
 from lalign.sweep.metrics import Measure, PointSummary
 from lalign.text import printable
 
 PlotFormat = Literal["png", "svg", "html"]
-# One look for each p, told apart by marker, dash and lightness as well as by hue.
+# One look for each curve, told apart by marker, dash and lightness as well as by hue.
 COLOURS = ("#1b1b3a", "#c8553d", "#3a7d6b", "#8f6bb3", "#d9a441", "#5b8fc9", "#777777")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 1)))
@@ -64,7 +65,9 @@ def plot_format(path: Path) -> PlotFormat:
 
 
 def plot_sweep(summaries: Sequence[PointSummary], path: Path) -> None:
-    """Draw each figure of the points over the ratio, a line a p, with the middle half of the responses as a band.
+    """Draw each figure of the points, a line a curve, with the middle half of the responses as a band.
+
+    Over the ratio; with several recipes over what `axis` says.
 
     Args:
         summaries: the points of a sweep.
@@ -73,17 +76,19 @@ def plot_sweep(summaries: Sequence[PointSummary], path: Path) -> None:
     Raises `OptionError` for another ending or where matplotlib is absent, `OutputError` where the file cannot be
     written.
     """
-    groups, marked = by_p(summaries), knees(summaries)
+    groups, marked = by_curve(summaries), knees(summaries)
+    several = has_several_recipes(point.alignment for point in summaries)
     with style():
         figure = new_figure(13, 6)
-        axes = figure.subplots(2, 4, sharex=True)
+        axes = figure.subplots(2, 4, sharex=not several)
         # The last cell is the legend's; the two log-probabilities share a scale, so that they compare.
         cells = [*axes[0, :3], *axes[1]]
         cells[-1].sharey(cells[-2])
         for cell, panel in zip(cells, PANELS, strict=True):
-            for look, (p, points) in enumerate(groups.items()):
-                _curve(cell, panel, points, marked.get(p), look)
-            _name_axes(cell, panel.title, panel.unit)
+            name, across = axis(panel, several)
+            for look, (curve, points) in enumerate(groups.items()):
+                _curve(cell, panel, across, points, marked.get(curve), look)
+            _name_axes(cell, panel.title, panel.unit, name)
         for cell in axes[0, :3]:
             cell.tick_params(labelbottom=True)
         _legend(axes[0, 3], list(groups), bool(marked))
@@ -124,30 +129,47 @@ def plot_accuracy(path: Path, series: Mapping[str, Sequence[tuple[float, float, 
         save(figure, path)
 
 
-def _curve(cell: Any, panel: Panel, points: Sequence[PointSummary], knee: PointSummary | None, look: int) -> None:
+def axis(panel: Panel, several_recipes: bool) -> tuple[str, Callable[[PointSummary], float]]:
+    """What a panel is drawn over, and its name: the ratio; with several recipes their KL, the scale they share.
+
+    The KL itself is drawn over the ratio, each recipe's own.
+    """
+    if several_recipes and panel is not PANELS[0]:
+        return "KL, nats per token", lambda point: point.kl.mean
+    return "ratio", lambda point: point.alignment.strength
+
+
+def _curve(
+    cell: Any,
+    panel: Panel,
+    across: Callable[[PointSummary], float],
+    points: Sequence[PointSummary],
+    knee: PointSummary | None,
+    look: int,
+) -> None:
     look %= len(COLOURS)
-    ratios = [point.alignment.strength for point in points]
+    places = [across(point) for point in points]
     measures = [panel.measure(point) for point in points]
     low, mean, high = (
         [panel.scale * getattr(measure, name) for measure in measures] for name in ("low", "mean", "high")
     )
     colour = COLOURS[look]
-    cell.fill_between(ratios, low, high, color=colour, alpha=0.13, linewidth=0)
+    cell.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
     every = max(1, math.ceil(len(points) / MOST_MARKERS))
-    cell.plot(ratios, mean, color=colour, linestyle=DASHES[look], marker=MARKERS[look], markersize=4.5, markevery=every)
+    cell.plot(places, mean, color=colour, linestyle=DASHES[look], marker=MARKERS[look], markersize=4.5, markevery=every)
     if knee is not None:
-        at = knee.alignment.strength, panel.scale * panel.measure(knee).mean
+        at = across(knee), panel.scale * panel.measure(knee).mean
         cell.plot(*at, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.4)
 
 
-def _legend(cell: Any, ps: Sequence[float], has_knee: bool) -> None:
+def _legend(cell: Any, curves: Sequence[str], has_knee: bool) -> None:
     Line2D, Patch = import_module("matplotlib.lines").Line2D, import_module("matplotlib.patches").Patch
     entries = [
-        Line2D([], [], color=COLOURS[look], linestyle=DASHES[look], marker=MARKERS[look], label=f"p = {p:g}: mean")
-        for look, p in enumerate(ps[:MOST_IN_LEGEND])
+        Line2D([], [], color=COLOURS[look], linestyle=DASHES[look], marker=MARKERS[look], label=f"{curve}: mean")
+        for look, curve in enumerate(curves[:MOST_IN_LEGEND])
     ]
-    if len(ps) > MOST_IN_LEGEND:
-        entries.append(Line2D([], [], linestyle="", label=f"the next {len(ps) - MOST_IN_LEGEND} in the same order"))
+    if len(curves) > MOST_IN_LEGEND:
+        entries.append(Line2D([], [], linestyle="", label=f"the next {len(curves) - MOST_IN_LEGEND} in the same order"))
     entries.append(Patch(color=COLOURS[0], alpha=0.13, label="middle half of responses"))
     if has_knee:
         label = "knee: last point before\ndegeneration sets in\n(the largest ratio: none seen)"
@@ -157,12 +179,12 @@ def _legend(cell: Any, ps: Sequence[float], has_knee: bool) -> None:
     cell.legend(handles=entries, loc="center left", frameon=False, labelspacing=1.0, handlelength=3.2)
 
 
-def _name_axes(cell: Any, title: str, unit: str) -> None:
+def _name_axes(cell: Any, title: str, unit: str, across: str = "ratio") -> None:
     # A title may come from a user's file: no mathematics in it, no control characters.
     shown = printable(title)
     shown = shown if len(shown) <= LONGEST_TITLE else shown[: LONGEST_TITLE - 1] + "…"
     cell.set_title(shown, loc="left", parse_math=False)
-    cell.set_xlabel("ratio")
+    cell.set_xlabel(across)
     cell.set_ylabel(unit)
     cell.spines[["top", "right"]].set_visible(False)
     cell.grid(axis="y", color="#dddddd", linewidth=0.6)

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from lalign.sweep.curves import by_curve
 
 if TYPE_CHECKING:
     from lalign.sweep.metrics import PointSummary
 
 KNEE_RULE = (
-    "Going up from the smallest ratio of each p (0 is the base model), the knee is the last point before the mean "
-    "share of repeated 4-grams rises, or mean distinct-2 falls, by more than two standard errors of the smallest "
-    "ratio's mean and by more than 0.02."
+    "Going up from the smallest ratio of each recipe and p (0 is the base model in most), the knee is the last point "
+    "before the mean share of repeated 4-grams rises, or mean distinct-2 falls, by more than two standard errors of "
+    "the smallest ratio's mean and by more than 0.02."
 )
 KNEE_FLOOR = 0.02
 KNEE_MARK = "◆"
 
 
-def by_p(summaries: Iterable[PointSummary]) -> dict[float, list[PointSummary]]:
-    """The points of each p with at least one response, from the smallest ratio up."""
-    groups: dict[float, list[PointSummary]] = {}
-    for summary in sorted(summaries, key=lambda summary: summary.alignment.ratio):
-        if summary.responses:
-            groups.setdefault(float(summary.alignment.point.get("p", math.nan)), []).append(summary)
-    return dict(sorted(groups.items()))
-
-
 def knee(summaries: Iterable[PointSummary]) -> PointSummary | None:
-    """The knee among the points of one p, by `KNEE_RULE`; None where fewer than two points have responses.
+    """The knee among the points of one curve, by `KNEE_RULE`; None where fewer than two points have responses.
 
     It is the largest ratio of all where no point degenerates, and the smallest where every other one does.
     """
-    points = sorted((point for point in summaries if point.responses), key=lambda point: point.alignment.ratio)
+    points = sorted((point for point in summaries if point.responses), key=lambda point: point.alignment.strength)
     if len(points) < 2:
         return None
     last = base = points[0]
@@ -45,7 +37,7 @@ def knee(summaries: Iterable[PointSummary]) -> PointSummary | None:
     return last
 
 
-def knees(summaries: Iterable[PointSummary]) -> dict[float, PointSummary]:
-    """The knee of each p that has one."""
-    found = {p: knee(points) for p, points in by_p(summaries).items()}
-    return {p: point for p, point in found.items() if point is not None}
+def knees(summaries: Iterable[PointSummary]) -> dict[str, PointSummary]:
+    """The knee of each curve that has one, by the curve's name."""
+    found = {curve: knee(points) for curve, points in by_curve(summaries).items()}
+    return {curve: point for curve, point in found.items() if point is not None}

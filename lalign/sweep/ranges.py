@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import ROUND_FLOOR, Context, Decimal, InvalidOperation, localcontext
-from itertools import product
 
 from lalign.errors import OptionError
 from lalign.method.recipe import Recipe
@@ -42,20 +41,27 @@ def parse_range(text: str, option: str, *, infinite: bool = False) -> tuple[floa
     return tuple(points)
 
 
-def sweep_points(base: Recipe, strengths: Sequence[float], ps: Sequence[float]) -> tuple[Recipe, ...]:
-    """`base` at every strength and p: all strengths of the first p, then those of the next.
+def sweep_points(bases: Sequence[Recipe], strengths: Sequence[float], ps: Sequence[float]) -> tuple[Recipe, ...]:
+    """Each recipe at every strength and p: all of its first p, then those of the next. One without p has one curve.
 
-    Strengths are ratios, or nats where `base` measures its steps in them. An empty sequence stands for the strength
-    or p of `base`. Raises `OptionError` for a value that `Alignment` does not
-    allow, or more than 1,000 points.
+    Strengths are ratios, or nats where a recipe measures its steps in them. An empty sequence stands for the strength
+    or p of the recipe itself. Raises `OptionError` for a value that a recipe does not allow, for `ps` where none of
+    them takes p, or for more than 1,000 points.
     """
+    if ps and not any(hasattr(base, "p") for base in bases):
+        raise OptionError("ps", f"p is no option of {', '.join(base.recipe for base in bases)}")
     with _blaming("ps"):
-        bases = [recipe_with(base, p=p) for p in ps] or [base]
-    strengths = strengths or (base.strength,)
-    option = f"{base.axis}s"
-    _limit(len(strengths) * len(bases), option, f"{len(strengths):,} {option} at {len(bases):,} values of p")
+        curves = [one for base in bases for one in _at_ps(base, ps)]
+    option = f"{bases[0].axis}s"
+    _limit(max(len(strengths), 1) * len(curves), option, f"{len(strengths):,} {option} of {len(curves):,} curves")
     with _blaming(option):
-        return tuple(recipe_with(one, **{base.axis: strength}) for one, strength in product(bases, strengths))
+        return tuple(
+            recipe_with(one, **{one.axis: strength}) for one in curves for strength in strengths or (one.strength,)
+        )
+
+
+def _at_ps(base: Recipe, ps: Sequence[float]) -> list[Recipe]:
+    return [recipe_with(base, p=p) for p in ps] if ps and hasattr(base, "p") else [base]
 
 
 @contextmanager

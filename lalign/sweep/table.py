@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rich.table import Table
 
-from lalign.sweep.knee import KNEE_MARK, by_p, knees
+from lalign.sweep.curves import by_curve, has_several_recipes
+from lalign.sweep.knee import KNEE_MARK, knees
 from lalign.sweep.metrics import PointSummary
 
 
@@ -21,8 +21,9 @@ class Column:
     cell: Callable[[PointSummary], str]
 
 
+RECIPE = Column("recipe", "", lambda point: point.alignment.recipe)
+P = Column("p", "", lambda point: f"{point.alignment.point['p']:g}" if "p" in point.alignment.point else "")
 COLUMNS = (
-    Column("p", "", lambda point: f"{point.alignment.point.get('p', math.nan):g}"),
     Column("ratio", "", lambda point: f"{point.alignment.strength:g}"),
     Column("length", "tokens", lambda point: f"{point.length.mean:.1f}"),
     Column("KL", "nats", lambda point: f"{point.kl.mean:.3f}"),
@@ -30,6 +31,8 @@ COLUMNS = (
     Column("flipped", "%", lambda point: f"{100 * point.flipped.mean:.1f}"),
     Column("dist-2", "%", lambda point: f"{100 * point.distinct_2.mean:.1f}"),
     Column("rep-4", "%", lambda point: f"{100 * point.repeated_4gram.mean:.1f}"),
+)
+LOGPROBS = (
     Column("lp base", "nats", lambda point: f"{point.logprob_base.mean:.2f}"),
     Column("lp princ", "nats", lambda point: f"{point.logprob_principle.mean:.2f}"),
 )
@@ -37,12 +40,15 @@ FAILED = Column("failed", "", lambda point: str(point.failures))
 
 
 def columns(summaries: Sequence[PointSummary]) -> tuple[Column, ...]:
-    """What the table shows; how many prompts failed only where some have."""
-    shown = (*COLUMNS, FAILED) if any(point.failures for point in summaries) else COLUMNS
-    if all(point.alignment.axis == "ratio" for point in summaries):
-        return shown
-    return tuple(
-        replace(column, heading="kl", unit="nats") if column.heading == "ratio" else column for column in shown
+    """What is shown of points: the recipe where there are several, p where one has it, failures where there are any."""
+    points = [summary.alignment for summary in summaries]
+    in_nats = bool(points) and all(point.axis == "kl" for point in points)
+    return (
+        *([RECIPE] if has_several_recipes(points) else []),
+        *([P] if any("p" in point.point for point in points) else []),
+        *([replace(COLUMNS[0], heading="kl", unit="nats"), *COLUMNS[1:]] if in_nats else COLUMNS),
+        *LOGPROBS,
+        *([FAILED] if any(summary.failures for summary in summaries) else []),
     )
 
 
@@ -56,20 +62,25 @@ def legend(summaries: Sequence[PointSummary]) -> str:
     if marked:
         lines.append(f"{KNEE_MARK} knee: the last point before dist-2 or rep-4 leaves the range")
         lines.append("of the smallest ratio.")
-    groups = by_p(summaries)
-    if open_ended := [f"{p:g}" for p, point in marked.items() if point is groups[p][-1]]:
-        lines.append(f"p = {', '.join(open_ended)}: no ratio tried leaves it; the knee may lie higher.")
+    groups = by_curve(summaries)
+    if open_ended := [curve for curve, point in marked.items() if point is groups[curve][-1]]:
+        lines.append(f"{'; '.join(open_ended)}: no ratio tried leaves it; the knee may lie higher.")
     return "\n".join(lines)
 
 
 def table(summaries: Sequence[PointSummary]) -> Table:
-    """One row a point, in the order given, and the legend below; within 80 columns."""
+    """One row a point, in the order given, and the legend below; within 80 columns.
+
+    Several recipes leave no room for the log-probabilities; plots and pages show them.
+    """
     marked = {point.alignment for point in knees(summaries).values()}
     shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, caption=legend(summaries), caption_justify="left")
-    for column in columns(summaries):
+    several = has_several_recipes(point.alignment for point in summaries)
+    kept = [column for column in columns(summaries) if not (several and column in LOGPROBS)]
+    for column in kept:
         shown.add_column(f"{column.heading}\n{column.unit}", justify="right")
     shown.add_column("\n")
     for point in summaries:
-        cells = [column.cell(point) for column in columns(summaries)]
+        cells = [column.cell(point) for column in kept]
         shown.add_row(*cells, KNEE_MARK if point.alignment in marked else "")
     return shown

@@ -449,6 +449,39 @@ class TestRecipes:
         assert subprocess.run([sys.executable, "-c", program], check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
+class TestSweep:
+    def test_recipes_are_compared_in_one_batch(self, lalign: Lalign, tmp_path: Path) -> None:
+        (tmp_path / "in.jsonl").write_bytes(lines(*PROMPTS[:2]))
+        wanted = ("--recipes", "lalign, opad,amulet", "--ratios", "0,1", "--p", "1.5", "--plot", "sweep.html")
+        finished = lalign("sweep", *lalign.tiny, "in.jsonl", *wanted)
+        assert finished.status == 0, finished.err
+        shown = [(record["alignment"]["recipe"], record["alignment"]["ratio"]) for record in finished.records]
+        assert shown == 2 * [(recipe, ratio) for recipe in ("lalign", "opad", "amulet") for ratio in (0, 1)]
+        assert [record["alignment"].get("p") for record in finished.records[:3]] == [1.5, 1.5, None]
+        assert finished.err.splitlines()[0].split()[:3] == ["recipe", "p", "ratio"]
+        assert "lalign, p = 1.5" in (tmp_path / "sweep.html").read_text()
+        alone = lalign("sweep", *lalign.tiny, "in.jsonl", "--recipe", "opad", "--ratios", "0,1").records
+        assert [record["response"] for record in alone] == [
+            record["response"] for record in finished.records if record["alignment"]["recipe"] == "opad"
+        ]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ("--recipes lalign,soup", "--recipes: must be one of lalign, .*, not 'soup'"),
+            ("--recipes opad,cad --p 2", "--p: is no option of any of the recipes opad, cad"),
+            ("--recipes opad,cad --ps 2", "--ps: p is no option of opad, cad"),
+            ("--recipe opad --ps 2", "--ps: p is no option of opad"),
+            ("--recipes opad --recipe cad", "--recipe: does not go with --recipes"),
+            ("--recipes opad --ratio 2", "--ratio: is one of many here: give --ratios"),
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(self, lalign: Lalign, arguments: str, message: str) -> None:
+        finished = lalign("sweep", *shlex.split(arguments), "--model", "/nonexistent", stdin=lines(*PROMPTS))
+        assert finished.status == 2
+        assert re.fullmatch(message, only_line(finished)), finished.err
+
+
 class TestTerminal:
     """Whatever input, options and paths hold, nothing in them reaches the terminal as a command to it."""
 

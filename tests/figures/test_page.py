@@ -21,6 +21,8 @@ from lalign.figures import page as report
 from lalign.figures.page import Outcomes, pieces, visible, write_report
 from lalign.method.aligned import STATISTICS
 from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import Recipe
+from lalign.method.recipes import RECIPES
 from lalign.method.statistics import columns, summarise
 from lalign.results import Failure, Result, Usage
 from lalign.sweep.metrics import SweepMetrics
@@ -42,7 +44,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium executable to open the page in")
 
 
-def result(alignment: Alignment, tokens: Sequence[str], kl: float = 0.5, flips: Sequence[int] = ()) -> Result:
+def result(alignment: Recipe, tokens: Sequence[str], kl: float = 0.5, flips: Sequence[int] = ()) -> Result:
     steps = np.zeros((len(tokens), len(STATISTICS)), dtype=np.float32)
     steps[:, STATISTICS.index("kl_aligned_base")] = kl * alignment.ratio
     steps[:, STATISTICS.index("logprob_base")] = -1.25
@@ -198,6 +200,24 @@ def test_a_result_without_steps_is_an_error(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"nowhere.*No such file"):
         page(tmp_path / "nowhere" / "a.html", [sheet("Hello?", "Hi", "!")])
+
+
+def test_the_page_tells_recipes_apart_and_draws_them_over_their_kl(tmp_path: Path) -> None:
+    points = [*POINTS, *(replace(RECIPES["opad"], ratio=ratio) for ratio in (0.0, 1.0, 2.0))]
+    outcomes: list[Result | Failure] = [result(point, ["Hi", "!"]) for point in points[:-1]]
+    outcomes.append(Failure(1, 1, "not_finite", "the model's logits are not finite", points[-1].point))
+    metrics = SweepMetrics(points)
+    for outcome in outcomes:
+        metrics.add(outcome)
+    write_report(tmp_path / "a.html", metrics.summaries(), [("Hello?", outcomes)], "A sweep")
+    data = json.loads(Elements((tmp_path / "a.html").read_text(encoding="utf-8")).json)
+    kl, flipped = data["panels"][:2]
+    assert [curve["label"] for curve in kl["curves"]] == ["lalign, p = 2", "opad"]
+    assert (kl["across"], flipped["across"]) == ("ratio", "KL, nats per token")
+    assert [curve["x"] for curve in kl["curves"]] == [[0, 1, 2], [0, 1]]
+    assert [curve["x"] for curve in flipped["curves"]] == [[0, 0.5, 1], [0, 0.5]]
+    cards = [(card["curve"], card["ratio"]) for card in data["prompts"][0]["outcomes"]]
+    assert cards == [(curve, ratio) for curve in ("lalign, p = 2", "opad") for ratio in ("0", "1", "2")]
 
 
 @in_browser

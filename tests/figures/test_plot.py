@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,7 @@ import pytest
 from lalign.errors import OptionError, OutputError
 from lalign.figures.plot import PANELS, plot_accuracy, plot_format, plot_sweep
 from lalign.method.linear_alignment import Alignment
+from lalign.method.recipes import RECIPES
 from lalign.sweep.metrics import Measure, PointSummary
 
 ACCURACY = [(0.0, 0.25, 0.15, 0.35), (1.0, 0.5, 0.4, 0.6), (2.0, 0.75, 0.65, 0.85)]
@@ -58,6 +60,16 @@ def test_an_svg_names_every_figure_its_unit_and_its_lines(tmp_path: Path) -> Non
     assert text.count("ratio\n") >= len(PANELS)
     for entry in ("p = 2: mean", "p = inf: mean", "middle half of responses", "knee: last point before"):
         assert entry in text
+
+
+def test_recipes_are_drawn_over_the_scale_that_they_share(tmp_path: Path) -> None:
+    opad = [replace(each, alignment=replace(RECIPES["opad"], ratio=each.alignment.ratio)) for each in SWEEP[:4]]
+    plot_sweep([*SWEEP, *opad], tmp_path / "sweep.svg")
+    text = texts(tmp_path / "sweep.svg")
+    for entry in ("lalign, p = 2: mean", "lalign, p = inf: mean", "opad: mean"):
+        assert entry in text
+    assert text.count("KL, nats per token\n") == len(PANELS) - 1
+    assert text.count("ratio\n") == 1
 
 
 def test_the_same_sweep_gives_the_same_file(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ from rich.console import Console
 
 from lalign.method.aligned import STATISTICS
 from lalign.method.linear_alignment import Alignment
+from lalign.method.recipe import Recipe
+from lalign.method.recipes import RECIPES
 from lalign.method.statistics import columns, summarise
 from lalign.results import Failure, Result, Usage
-from lalign.sweep.knee import KNEE_MARK, by_p, knee, knees
+from lalign.sweep.curves import by_curve
+from lalign.sweep.knee import KNEE_MARK, knee, knees
 from lalign.sweep.metrics import Measure, PointSummary, SweepMetrics, distinct_share
 from lalign.sweep.table import table
 
@@ -171,8 +174,46 @@ def test_one_point_has_no_knee(points: list[PointSummary]) -> None:
 
 def test_each_p_has_a_knee_of_its_own() -> None:
     points = [point(0), point(1, 0.5), point(0, p=math.inf), point(1, p=math.inf), point(0, p=1.5)]
-    assert {p: found.alignment.ratio for p, found in knees(points).items()} == {2.0: 0.0, math.inf: 1.0}
-    assert {p: len(group) for p, group in by_p(points).items()} == {1.5: 1, 2.0: 2, math.inf: 2}
+    assert {curve: found.alignment.ratio for curve, found in knees(points).items()} == {"p = 2": 0.0, "p = inf": 1.0}
+    assert [(curve, len(group)) for curve, group in by_curve(points).items()] == [
+        ("p = 1.5", 1),
+        ("p = 2", 2),
+        ("p = inf", 2),
+    ]
+
+
+def of(recipe: Recipe, summary: PointSummary) -> PointSummary:
+    """The figures of a point as those of another recipe at the same ratio."""
+    return replace(summary, alignment=replace(recipe, ratio=summary.alignment.ratio))
+
+
+def test_each_recipe_has_a_curve_and_a_knee_of_its_own() -> None:
+    opad, lalign = RECIPES["opad"], RECIPES["lalign"]
+    points = [of(opad, point(1, 0.5)), of(opad, point(0)), of(lalign, point(0)), of(lalign, point(1))]
+    assert {curve: found.alignment.ratio for curve, found in knees(points).items()} == {"opad": 0, "lalign, p = 2": 1}
+    assert [*by_curve(points)] == ["opad", "lalign, p = 2"]
+    assert [*by_curve(points[:2])] == ["opad"]
+
+
+def test_the_table_of_several_recipes_fits_a_terminal_too() -> None:
+    points = [
+        replace(large(0.25, failures=1000), alignment=replace(RECIPES["context-steering"], ratio=0.25)),
+        large(0.75, failures=1000),
+    ]
+    lines = printed(points)
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    figures = ["4096.0", "10.123", "100.25", "100.0", "100.0", "100.0", "1000"]
+    assert [line.split() for line in lines[2:4]] == [
+        ["context-steering", "0.25", *figures],
+        ["lalign", "2", "0.75", *figures],
+    ]
+
+
+def test_one_recipe_without_p_has_no_column_of_it() -> None:
+    lines = printed([of(RECIPES["opad"], large(0)), of(RECIPES["opad"], large(1))])
+    assert lines[0].split()[:2] == ["ratio", "length"]
+    assert "opad: no ratio tried leaves it" in " ".join(" ".join(lines).split())
 
 
 def printed(summaries: Sequence[PointSummary]) -> list[str]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lalign.errors import OptionError
 from lalign.method.linear_alignment import Alignment
+from lalign.method.recipes import RECIPES
 from lalign.sweep.ranges import MOST_POINTS, parse_range, sweep_points
 
 FUZZ_EXAMPLES = max(50, int(os.environ.get("LALIGN_FUZZ_EXAMPLES", "2000")) // 10)
@@ -116,15 +117,15 @@ def test_infinity_is_an_item_only_where_allowed() -> None:
 
 def test_a_sweep_runs_through_the_ratios_of_each_p_in_turn() -> None:
     base = Alignment(support="none")
-    points = sweep_points(base, (0.0, 3.0), (2.0, math.inf))
+    points = sweep_points([base], (0.0, 3.0), (2.0, math.inf))
     assert [(point.norm, point.ratio) for point in points] == [(2, 0), (2, 3), (math.inf, 0), (math.inf, 3)]
     assert {point.support for point in points} == {"none"}
 
 
 def test_what_is_not_swept_stays_as_it_is() -> None:
     base = Alignment(ratio=1.5, p=4.0)
-    assert [point.norm for point in sweep_points(base, (0.0, 1.0), ())] == [4, 4]
-    assert [point.ratio for point in sweep_points(base, (), (1.0, 2.0))] == [1.5, 1.5]
+    assert [point.norm for point in sweep_points([base], (0.0, 1.0), ())] == [4, 4]
+    assert [point.ratio for point in sweep_points([base], (), (1.0, 2.0))] == [1.5, 1.5]
 
 
 @pytest.mark.parametrize(
@@ -132,9 +133,27 @@ def test_what_is_not_swept_stays_as_it_is() -> None:
     [
         ((-1.0,), (2.0,), "ratios: must be a number of at least 0, not -1.0"),
         ((0.0,), (0.5,), "ps: must be a number of at least 1"),
-        (tuple(map(float, range(501))), (1.0, 2.0), "ratios: 501 ratios at 2 values of p: 1,002 points"),
+        (tuple(map(float, range(501))), (1.0, 2.0), "ratios: 501 ratios of 2 curves: 1,002 points"),
     ],
 )
 def test_points_out_of_range_are_refused(ratios: tuple[float, ...], ps: tuple[float, ...], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        sweep_points(Alignment(), ratios, ps)
+        sweep_points([Alignment()], ratios, ps)
+
+
+def test_recipes_go_one_after_another_each_with_the_ps_that_it_takes() -> None:
+    points = sweep_points([RECIPES["lalign"], RECIPES["opad"]], (0.0, 2.0), (2.0, math.inf))
+    assert [point.point for point in points] == [
+        *({"recipe": "lalign", "ratio": ratio, "p": p} for p in (2.0, math.inf) for ratio in (0.0, 2.0)),
+        {"recipe": "opad", "ratio": 0.0},
+        {"recipe": "opad", "ratio": 2.0},
+    ]
+    assert [point.ratio for point in sweep_points([RECIPES["cad"], RECIPES["amulet"]], (), ())] == [
+        1.0,
+        RECIPES["amulet"].ratio,
+    ]
+
+
+def test_values_of_p_are_refused_where_no_recipe_takes_them() -> None:
+    with pytest.raises(OptionError, match=r"^ps: p is no option of opad, cad$"):
+        sweep_points([RECIPES["opad"], RECIPES["cad"]], (1.0,), (2.0,))

@@ -31,6 +31,12 @@ class SweepArguments:
             default="off",
         ),
     ] = None
+    recipes: Annotated[
+        str | None,
+        option(
+            "Recipes to compare, each at every ratio: lalign,opad,amulet.", SWEEP, metavar="NAMES", default="--recipe"
+        ),
+    ] = None
     ps: Annotated[
         str | None,
         option("Values of p, likewise; inf may be one. Each with every ratio.", SWEEP, metavar="RANGE", default="--p"),
