@@ -26,11 +26,13 @@ ALLOWED: dict[str, set[str]] = {
     "jobs": {"aligner", "engine", "records", "results"},
     "sweep": {"method", "results"},
     "evaluation": {"aligner", "engine", "method", "records", "results"},
-    "figures": {"evaluation", "method", "records", "results", "sweep"},
+    "asking": {"aligner", "jobs", "records", "results"},
+    "judging": {"asking", "evaluation", "jobs", "records", "results"},
+    "figures": {"evaluation", "judging", "method", "records", "results", "sweep"},
     "bench": {"aligner", "engine", "method", "models", "records", "results"},
     "cli": {
         *("aligner", "bench", "engine", "evaluation", "figures", "jobs", "method", "models", "records", "results"),
-        *("backends", "sweep"),
+        *("asking", "backends", "judging", "sweep"),
     },
     "__init__": {"aligner", "method", "processor", "results"},
     "__main__": {"cli"},
@@ -91,7 +93,7 @@ def allowed(importer: str, imported: str) -> bool:
     if here == there or there in BASE:
         return True
     if there == "__init__":  # for the version alone
-        return here in {"cli", "jobs"}
+        return here in {"cli", "jobs", "judging"}
     if there == "engine" and here in BY_INTERFACE and imported not in INTERFACE:
         return False
     return there in ALLOWED[here]

@@ -99,7 +99,7 @@ def settings(
     drawn["stop"] = tuple(sampling.stop or ())
     prompting = Prompting(
         cast(Any, alignment.placement),
-        _json_object("chat_template_kwargs", alignment.chat_template_kwargs),
+        json_object("chat_template_kwargs", alignment.chat_template_kwargs),
         alignment.allow_special_tokens,
     )
     if recipes is None:
@@ -126,7 +126,8 @@ def reading(output: OutputArguments, settings: Settings) -> Reading:
     )
 
 
-def _json_object(option: str, text: str | None) -> dict[str, Any]:
+def json_object(option: str, text: str | None) -> dict[str, Any]:
+    """The JSON object that an option gives; empty where it is not given. Raises `OptionError`."""
     if text is None:
         return {}
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browse, in_browser  # noqa: F401, a fixture
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,8 +39,6 @@ HOSTILE = [
     "one\u2028two\u202eeurt",
     "\ud800",
 ]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium executable to open the page in")
 
 
 def result(alignment: Recipe, tokens: Sequence[str], kl: float = 0.5, flips: Sequence[int] = ()) -> Result:
@@ -98,21 +95,6 @@ class Elements(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.found if name == tag]
-
-
-@pytest.fixture
-def browse(tmp_path: Path) -> Callable[[Path], str]:
-    """The document that Chromium makes of a file, after its scripts have run."""
-
-    def dom(path: Path) -> str:
-        options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
-        options += " --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=2000"
-        command = [str(CHROMIUM), *options.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-        done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-        messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        return "\n".join([done.stdout, *messages])
-
-    return dom
 
 
 def test_the_page_stands_alone(tmp_path: Path) -> None:
@@ -221,7 +203,7 @@ def test_the_page_tells_recipes_apart_and_draws_them_over_their_kl(tmp_path: Pat
 
 
 @in_browser
-def test_a_browser_shows_hostile_text_and_runs_none_of_it(tmp_path: Path, browse: Callable[[Path], str]) -> None:
+def test_a_browser_shows_hostile_text_and_runs_none_of_it(tmp_path: Path, browse: Callable[[Path], str]) -> None:  # noqa: F811
     path = tmp_path / "a.html"
     page(path, [sheet(" ".join(HOSTILE), *HOSTILE)], title="Sweep </title><script>document.title='run'</script>")
     # What would be run if the page let markup in: the policy has to stop that as well.
@@ -237,7 +219,7 @@ def test_a_browser_shows_hostile_text_and_runs_none_of_it(tmp_path: Path, browse
 
 
 @in_browser
-def test_a_browser_draws_the_curves_and_shades_the_tokens(tmp_path: Path, browse: Callable[[Path], str]) -> None:
+def test_a_browser_draws_the_curves_and_shades_the_tokens(tmp_path: Path, browse: Callable[[Path], str]) -> None:  # noqa: F811
     failed = Failure(2, 2, "context_length", "the prompt is too long")
     page(tmp_path / "a.html", [sheet("Hello?", "Hi", " there\n"), ("Long", [failed])])
     document = browse(tmp_path / "a.html")
@@ -252,7 +234,7 @@ def test_a_browser_draws_the_curves_and_shades_the_tokens(tmp_path: Path, browse
 
 
 @in_browser
-def test_the_page_is_used_from_the_keyboard(tmp_path: Path, browse: Callable[[Path], str]) -> None:
+def test_the_page_is_used_from_the_keyboard(tmp_path: Path, browse: Callable[[Path], str]) -> None:  # noqa: F811
     failed = Failure(2, 2, "context_length", "the prompt is too long")
     path = tmp_path / "a.html"
     text = page(path, [sheet("First", "Hi", " there"), sheet("Second", "Ho", "!"), ("Third", [failed])])

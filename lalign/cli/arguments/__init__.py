@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from lalign.cli.arguments.alignment import AlignmentArguments
-from lalign.cli.arguments.files import InputFile, InputFiles, MergeArguments, OutputArguments, OutputFiles
+from lalign.cli.arguments.asking import AskArguments
+from lalign.cli.arguments.files import (
+    InputFile,
+    InputFiles,
+    MergeArguments,
+    OutputArguments,
+    OutputFiles,
+    ResultArguments,
+)
 from lalign.cli.arguments.grouping import grouped
+from lalign.cli.arguments.judging import AnswerFiles, JudgeArguments
 from lalign.cli.arguments.measuring import (
     BenchArguments,
     CacheArguments,
@@ -18,17 +27,21 @@ from lalign.cli.arguments.sampling import SampleArguments, SamplingArguments
 
 __all__ = [
     "AlignmentArguments",
+    "AnswerFiles",
+    "AskArguments",
     "BenchArguments",
     "CacheArguments",
     "DebugFlag",
     "EvalArguments",
     "InputFile",
     "InputFiles",
+    "JudgeArguments",
     "MergeArguments",
     "ModelArguments",
     "OutputArguments",
     "OutputFiles",
     "RecipesArguments",
+    "ResultArguments",
     "RunArguments",
     "SampleArguments",
     "SamplingArguments",

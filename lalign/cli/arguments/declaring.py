@@ -14,6 +14,9 @@ OUTPUT = "Input and output"
 RUN = "Running"
 SWEEP = "Points"
 EVAL = "Evaluation"
+ASK = "Who is asked"
+JUDGE = "Judging"
+CONSTRUCT = "Construction"
 
 
 def option(

@@ -30,8 +30,8 @@ InputFiles = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class OutputArguments:
-    """What is read and written."""
+class ResultArguments:
+    """Where results go, and what becomes of what stands there."""
 
     output: Annotated[
         Path | None, option("Output file; - or nothing is stdout.", OUTPUT, "--output", "-o", metavar="OUT.jsonl")
@@ -60,6 +60,12 @@ class OutputArguments:
         bool, flag("With --resume: answer the lines that failed again.", OUTPUT, "--retry-errors")
     ] = False
     force: Annotated[bool, flag("With --resume: even if settings or input have changed.", OUTPUT, "--force")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputArguments(ResultArguments):
+    """What is read and written."""
+
     stats: Annotated[
         str,
         option(

@@ -1,0 +1,213 @@
+"""`lalign judge`: which answers are better, by a model's judgement or by people's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from lalign.cli import asking as questions
+from lalign.cli import invocation
+from lalign.cli.app import FAILED, app
+from lalign.cli.arguments import (
+    AnswerFiles,
+    AskArguments,
+    JudgeArguments,
+    ModelArguments,
+    ResultArguments,
+    RunArguments,
+    grouped,
+)
+from lalign.cli.terminal import Progress, say, show
+from lalign.errors import OptionError, OutputError
+
+if TYPE_CHECKING:
+    from lalign.asking.chats import Stopped
+    from lalign.judging.judged import Judged
+    from lalign.judging.matches import Match
+
+
+@app.command(no_args_is_help=True)
+@grouped
+def judge(
+    files: AnswerFiles,
+    *,
+    judging: JudgeArguments,
+    asking: AskArguments,
+    output: ResultArguments,
+    model: ModelArguments,
+    running: RunArguments,
+) -> int:
+    """Judge whose answers are better: win, tie and lose of each file against others, each pair in both orders.
+
+    lalign judge aligned.jsonl base.jsonl --prompts in.jsonl --judge-url URL --judge-model NAME -o judged.jsonl
+    """
+    from lalign.evaluation.significance import check_extra
+    from lalign.judging.instructions import check_instructions, default_instructions, judge_chats
+
+    check_extra()
+    _check(files, judging, asking, output)
+    own = invocation.text(judging.judge_prompt, "judge_prompt")
+    instructions = default_instructions() if own is None else check_instructions(own)
+    sampling = questions.sampling(asking, 0.0)
+    body = questions.body(asking, sampling)
+    matches = _matches(files, judging)
+    if judging.page is not None:
+        from lalign.figures.ballot import write_ballot
+
+        pairs = write_ballot(judging.page, matches, judging.seed)
+        say(f"{pairs} pairs to {judging.page}; --votes reads what people save from it")
+        return 0
+    if judging.votes:
+        return _count_votes(matches, judging, output)
+    if asking.write_requests is not None:
+        from lalign.asking.batch_files import write_requests
+
+        differing = [match for match in matches if match.texts[0] != match.texts[1]]
+        chats = (chat for match in differing for chat in judge_chats(match, instructions))
+        count = write_requests(asking.write_requests, chats, asking.asked_model or "", body)
+        say(f"{count} requests to {asking.write_requests}; --read-responses reads what comes of them")
+        return 0
+    return _judge(matches, instructions, judging, asking, output, model, running)
+
+
+def _judge(
+    matches: list[Match],
+    instructions: str,
+    judging: JudgeArguments,
+    asking: AskArguments,
+    output: ResultArguments,
+    model: ModelArguments,
+    running: RunArguments,
+) -> int:
+    from lalign.asking.replies import Replies
+    from lalign.judging.job import JudgeJob
+    from lalign.judging.judged import read_judged
+
+    path = invocation.path(output.output)
+    with _opened(output) as opened, Replies(path, resume=output.resume) as replies:
+        job = JudgeJob(matches, instructions, opened, replies)
+        asker = questions.open_asker(asking, questions.sampling(asking, 0.0), model, running)
+        job.start(asker)
+
+        def work(stopped: Stopped, bar: Progress) -> None:
+            job.run(asker, stopped, lambda done: bar.reach(done, len(matches)))
+
+        status = questions.carry_on(work, len(matches), "judge", output, running)
+    judged = job.judged if path is None else list(read_judged(path))
+    _report(judged, judging)
+    failures = job.failures + job.resumed.failures
+    if failures:
+        say(f"{failures} of {len(matches)} matches have an error record; --resume --retry-errors asks again")
+    if unknown := getattr(asker, "unknown", 0):
+        say(f"{unknown} responses were to no request of this job")
+    return status or (FAILED if failures else 0)
+
+
+def _count_votes(matches: list[Match], judging: JudgeArguments, output: ResultArguments) -> int:
+    from lalign.judging.judged import read_judged, to_record
+    from lalign.judging.votes import agreements, merge_votes, read_votes
+
+    voters = read_votes(judging.votes or [], matches)
+    merged = merge_votes(matches, voters)
+    with _opened(output) as opened:
+        opened.start({"voters": list(voters)})
+        for match, judged, votes in merged:
+            record = to_record(match.number, judged) | {"votes": votes}
+            opened.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE), line=match.number)
+        opened.sync()
+    outcomes = [judged for _, judged, _ in merged]
+    by_model = None if judging.compare is None else list(read_judged(judging.compare))
+    found = agreements(voters, outcomes, by_model)
+    _report(outcomes, judging, {"agreement": [one.to_dict() for one in found]})
+    for one in found:
+        say(one.told())
+    return 0
+
+
+def _report(judged: list[Judged], judging: JudgeArguments, more: dict[str, Any] | None = None) -> None:
+    """The table, and the files that go with it."""
+    from lalign.judging.report import contest_reports, to_json
+    from lalign.judging.table import contest_table
+
+    reports = contest_reports(judged, judging.seed)
+    if not reports:
+        say("nothing was judged")
+        return
+    show(contest_table(reports))
+    if judging.plot is not None:
+        from lalign.figures.contests import plot_contests
+
+        plot_contests(judging.plot, reports)
+    if judging.summary is not None:
+        data = orjson.dumps(
+            {**to_json(reports), **(more or {})}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        )
+        try:
+            judging.summary.write_bytes(data)
+        except OSError as error:
+            raise OutputError(f"{judging.summary}: {error.strerror}") from None
+
+
+def _matches(files: list[Path], judging: JudgeArguments) -> list[Match]:
+    """All matches; what has no answer to meet is told."""
+    from lalign.judging.answers import read_contestant, read_prompts
+    from lalign.judging.matches import contests, make_matches
+
+    names = judging.name or _names(files)
+    contestants = [read_contestant(file, name, judging.response_field) for file, name in zip(files, names, strict=True)]
+    prompts = read_prompts(judging.prompts) if judging.prompts is not None else None
+    matches, unmatched = make_matches(contests(contestants, cast(Any, judging.match)), prompts)
+    for one in unmatched:
+        say(f"{one.first} vs {one.second}: not judged: {one.missing} ids in one file alone, {one.failed} error records")
+    return matches
+
+
+def _names(files: list[Path]) -> list[str]:
+    """The names of files without their endings where these tell them apart, else the paths."""
+    stems = [file.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl") for file in files]
+    return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
+
+
+def _opened(output: ResultArguments) -> Any:
+    from lalign.jobs.output import open_output
+
+    return open_output(
+        output.output,
+        overwrite=output.overwrite,
+        resume=output.resume,
+        retry_errors=output.retry_errors,
+        force=output.force,
+    )
+
+
+def _check(files: list[Path], judging: JudgeArguments, asking: AskArguments, output: ResultArguments) -> None:
+    """All that can be wrong with the options by themselves. Raises `OptionError`."""
+    from lalign.figures.plot import plot_format
+    from lalign.jobs.paths import Named
+
+    questions.check(asking)
+    if judging.name is not None and len(judging.name) != len(files):
+        raise OptionError("name", f"{len(judging.name)} names for {len(files)} files")
+    if doubled := [name for name, count in Counter(judging.name or map(str, files)).items() if count > 1]:
+        raise OptionError("name", f"{doubled[0]!r} is there twice")
+    elsewhere = [option for option in ("page", "votes") if getattr(judging, option)]
+    elsewhere += [option for option in ("url", "write_requests", "read_responses") if getattr(asking, option)]
+    if len(elsewhere) > 1:
+        raise OptionError(elsewhere[0], f"does not go with --{elsewhere[1].replace('_', '-')}")
+    if judging.compare is not None and not judging.votes:
+        raise OptionError("compare", "only goes with --votes")
+    if judging.votes and output.resume:
+        raise OptionError("resume", "is of no use to --votes, which asks nobody")
+    if judging.plot is not None and plot_format(judging.plot) == "html":
+        raise OptionError("plot", f"must name a .png or .svg file, not {judging.plot.name!r}")
+    reads = [Named("input", file) for file in files]
+    reads += [Named("votes", file) for file in judging.votes or []]
+    reads += [Named("read_responses", file) for file in asking.read_responses or []]
+    others = {"prompts": judging.prompts, "judge_prompt": judging.judge_prompt, "compare": judging.compare}
+    reads += [Named(option, file) for option, file in others.items() if file is not None]
+    written = {name: getattr(judging, name) for name in ("plot", "summary", "page")}
+    written["write_requests"] = asking.write_requests
+    questions.check_files(reads, output.output, written, overwrite=output.overwrite or output.resume)

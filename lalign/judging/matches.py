@@ -1,0 +1,123 @@
+"""Who meets whom: matches of two contestants' answers to one prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import orjson
+
+from lalign.errors import InputError, OptionError
+from lalign.judging.answers import Contestant, Messages
+from lalign.records.problems import shown
+from lalign.records.source import RawLine
+from lalign.results import RecordId
+
+Pairing = Literal["first", "all", "two"]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One prompt and two contestants' answers to it.
+
+    number: its place among all matches of the job, from 1.
+    first, second: the contestants' names; `texts` their answers, in that order.
+    """
+
+    number: int
+    id: RecordId
+    first: str
+    second: str
+    conversation: Messages
+    texts: tuple[str, str]
+
+    def as_line(self) -> RawLine:
+        """The match as a line of an input, for a resumed job to compare."""
+        turns = [[message.role, message.content] for message in self.conversation]
+        return RawLine(self.number, orjson.dumps([self.id, self.first, self.second, turns, self.texts]))
+
+
+@dataclass(frozen=True, slots=True)
+class Unmatched:
+    """Ids of a contest that cannot be judged: for want of an answer in one file, or of one that is no error."""
+
+    first: str
+    second: str
+    missing: int
+    failed: int
+
+
+def contests(contestants: Sequence[Contestant], pairing: Pairing) -> list[tuple[Contestant, Contestant]]:
+    """Who meets whom.
+
+    pairing: "first" (the first contestant meets each other one), "all" (each meets each) or "two" (the first meets
+        the second, the third the fourth, and so on). Raises `OptionError` where there are too few or too many.
+    """
+    if len(contestants) < 2:
+        raise OptionError("match", "two files of answers are needed at the least")
+    match pairing:
+        case "first":
+            return [(contestants[0], other) for other in contestants[1:]]
+        case "all":
+            return list(combinations(contestants, 2))
+        case "two":
+            if len(contestants) % 2:
+                raise OptionError("match", f"two by two needs an even number of files, not {len(contestants)}")
+            return list(zip(contestants[::2], contestants[1::2], strict=True))
+    raise OptionError("match", f"must be one of first, all, two, not {pairing!r}")
+
+
+def make_matches(
+    pairs: Sequence[tuple[Contestant, Contestant]], prompts: Mapping[RecordId, Messages] | None = None
+) -> tuple[list[Match], list[Unmatched]]:
+    """All matches, contest by contest in the order of the first one's file, and what has no match.
+
+    prompts: by id, where the answers do not hold them. Raises `InputError` for a prompt that cannot be found, for two
+    answers to different prompts, and for two files that have no id in common.
+    """
+    matches: list[Match] = []
+    unmatched: list[Unmatched] = []
+    for first, second in pairs:
+        before = len(matches)
+        for record_id, texts in _common(first, second):
+            conversation = _conversation(record_id, first, second, prompts)
+            number = len(matches) + 1
+            matches.append(Match(number, record_id, first.name, second.name, conversation, texts))
+        common = first.answers.keys() & second.answers.keys()
+        if not common:
+            raise InputError(f"{first.file} and {second.file} have no id in common")
+        every = first.answers.keys() | second.answers.keys()
+        found = Unmatched(first.name, second.name, len(every) - len(common), len(common) - (len(matches) - before))
+        if found.missing or found.failed:
+            unmatched.append(found)
+    return matches, unmatched
+
+
+def _common(first: Contestant, second: Contestant) -> Iterator[tuple[RecordId, tuple[str, str]]]:
+    for record_id, answer in first.answers.items():
+        other = second.answers.get(record_id)
+        if other is not None and answer.text is not None and other.text is not None:
+            yield record_id, (answer.text, other.text)
+
+
+def _conversation(
+    record_id: RecordId, first: Contestant, second: Contestant, prompts: Mapping[RecordId, Messages] | None
+) -> Messages:
+    if prompts is not None:
+        if record_id not in prompts:
+            raise InputError(f"--prompts: has no record of id {shown(record_id)}")
+        return prompts[record_id]
+    one, other = first.answers[record_id], second.answers[record_id]
+    if one.prompt is not None and other.prompt is not None and one.prompt != other.prompt:
+        raise InputError(
+            f"{first.file}:{one.line} and {second.file}:{other.line}: id {shown(record_id)} has two different prompts"
+        )
+    found = one.prompt or other.prompt
+    if found is None:
+        raise InputError(
+            f"{first.file}:{one.line}: has no prompt; --prompts names the file that was answered, or generate --keep "
+            "keeps prompts in the output"
+        )
+    return found

@@ -1,0 +1,28 @@
+"""The document that Chromium makes of a page, after its scripts have run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium executable to open the page in")
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[[Path], str]:
+    """The document that Chromium makes of a file, after its scripts have run."""
+
+    def dom(path: Path) -> str:
+        options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+        options += " --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=2000"
+        command = [str(CHROMIUM), *options.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+        done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+        messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        return "\n".join([done.stdout, *messages])
+
+    return dom
