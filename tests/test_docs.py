@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_type_hints
 import pytest
 
 from lalign.cli import arguments, cache, commands
+from lalign.cli import judge as judge_command
 from lalign.cli import merge as merge_command
 from lalign.cli.app import app
 
@@ -27,6 +28,7 @@ COMMANDS = {
     "recipes": commands.list_recipes,
     "cache": cache.cache,
     "merge": merge_command.merge,
+    "judge": judge_command.judge,
 }
 SECTIONS = {
     "Recipes": arguments.RecipesArguments,
@@ -41,6 +43,9 @@ SECTIONS = {
     "Benchmark": arguments.BenchArguments,
     "Cache": arguments.CacheArguments,
     "Merging": arguments.MergeArguments,
+    "Judging": arguments.JudgeArguments,
+    "Who is asked": arguments.AskArguments,
+    "Output of judge and construct": arguments.ResultArguments,
 }
 GLOSSARY = (
     "twin",
@@ -63,6 +68,7 @@ SHORTER = {
     "lalign sweep": "lalign sweep --limit 1 --max-new-tokens 2",
     "lalign eval samples/preferences.jsonl": "head -1 samples/preferences.jsonl | lalign eval",
     "lalign bench": "lalign bench --limit 1 --max-new-tokens 2 --repeats 1",
+    "lalign judge": "lalign judge --max-new-tokens 2",
     " --max-new-tokens 64": "",
     " --peers": "",
 }
