@@ -74,6 +74,7 @@ def carry_out(
             system=system,
             execution=execution,
             written=output.stats,  # type: ignore[arg-type]
+            form=output.output_format,  # type: ignore[arg-type]
         )
         return _run(
             job, invocation.aligner(model, compile=running.compile), running, invocation.name(output.output), sweep
@@ -120,6 +121,8 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
             sweep.draw(f"lalign sweep of {job.source.name}")
     if not running.quiet:
         show(summary(job.tally, time.monotonic() - began, where))
+    if (part := invocation.part(where)) is not None:
+        say(f"{where} is made when the job is done; what is answered so far stands in {part}")
     if interruption:
         say(f"interrupted{_how_to_resume(where, plotted=sweep is not None and sweep.plotted is not None)}")
         return interruption.status

@@ -206,6 +206,13 @@ def name(output: Path | None) -> str:
     return "stdout" if output is None or str(output) == "-" else str(output)
 
 
+def part(output: str) -> str | None:
+    """Where the records of an output stand that is not made yet, if it is such a one; `output` is its name."""
+    from lalign.jobs.packed import PART
+
+    return f"{output}{PART}" if Path(f"{output}{PART}").is_file() else None
+
+
 def check_paths(
     source: Path | Sequence[Path] | None,
     alignment: AlignmentArguments,

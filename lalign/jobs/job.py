@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import lalign
+from lalign import validation
 from lalign.aligner import Aligner
+from lalign.errors import OptionError
 from lalign.jobs.first_look import refuse_hopeless
 from lalign.jobs.output import Output
 from lalign.jobs.reader import JobInput, Reader
 from lalign.jobs.resume import Resumed
+from lalign.jobs.shapes import OutputFormat, shaped
 from lalign.jobs.shard import WHOLE
 from lalign.jobs.signals import Interruption
 from lalign.jobs.tally import Tally
@@ -46,6 +50,7 @@ class Job:
         settings: of every record; `system` and `execution` likewise.
         output: opened already.
         written: the statistics that records are written with, where that is less than `execution` computes.
+        form: the shape of the lines that are written.
 
     Attributes:
         tally: what it has done so far.
@@ -61,6 +66,7 @@ class Job:
         system: str | None = None,
         execution: Execution | None = None,
         written: Statistics | None = None,
+        form: OutputFormat = "jsonl",
     ) -> None:
         self.source = source
         self.settings = settings
@@ -68,6 +74,10 @@ class Job:
         self.system = system
         self.execution = execution or Execution()
         self.written = written or self.execution.statistics
+        validation.choice("output_format", form, get_args(OutputFormat))
+        if form != "jsonl" and (settings.sweep or settings.samples > 1):
+            raise OptionError("output_format", f"{form} holds one response of a record, and here are several")
+        self.form = form
         self.tally = Tally()
         self.resumed = Resumed()
         self.inputs = source.inputs
@@ -86,6 +96,7 @@ class Job:
             "keep": self.source.keep,
             "samples": settings.samples,
             **self.source.reading.fingerprint(),
+            **({} if self.form == "jsonl" else {"output_format": self.form}),
             "principle": list(settings.principles.texts),
             "weight": list(settings.principles.weights),
             "contrast": settings.principles.contrast,
@@ -141,7 +152,14 @@ class Job:
         in good order, on an interruption.
         """
         reader = Reader(self.stream, self.source, self.resumed, self.inputs.place)
-        writer = Writer(self.output, self.resumed, self.written, strict=self.source.strict, place=self.inputs.place)
+        writer = Writer(
+            self.output,
+            self.resumed,
+            self.written,
+            strict=self.source.strict,
+            place=self.inputs.place,
+            shape=partial(shaped, form=self.form, model=aligner.backend.name),
+        )
         before = aligner.counters
         ticks = aligner.ticks(reader, self.settings, system=self.system, execution=self.execution)
         try:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from lalign.errors import OptionError
 from lalign.jobs.journal import Journal
+from lalign.jobs.packed import SUFFIXES, Packed
 from lalign.jobs.resume import Resumed
 from lalign.jobs.stream import Stream, faults, stdout
 
@@ -65,7 +66,7 @@ def open_output(
     path = Path("-" if path is None else path)
     with faults(str(path)):
         if str(path) != "-" and not _is_stream(path):
-            return Journal(
+            return (Packed if path.suffix.lower() in SUFFIXES else Journal)(
                 path, overwrite=overwrite, resume=resume, retry_errors=retry_errors, force=force, clock=clock
             )
         if resume:

@@ -15,7 +15,7 @@ from lalign.errors import OptionError
 from lalign.jobs.header import beside
 
 # What goes with an output, while a job runs or for good.
-BESIDE = (".run.json", ".run.json.tmp", ".lock", ".retry", ".retry.tmp", ".replies")
+BESIDE = (".run.json", ".run.json.tmp", ".lock", ".retry", ".retry.tmp", ".replies", ".part")
 _OF_A_MODEL = (".bin", ".gguf", ".jinja", ".json", ".model", ".py", ".safetensors", ".txt")
 
 

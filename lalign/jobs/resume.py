@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import orjson
 
@@ -18,6 +18,7 @@ from lalign.errors import OutputError
 from lalign.jobs.answered import holds
 from lalign.jobs.header import InputMark, beside
 from lalign.jobs.locking import hold
+from lalign.jobs.shapes import marks
 
 _SEAL_BYTES = 65
 
@@ -118,11 +119,11 @@ def read_records(output: Path, name: str) -> Iterator[Stored]:
                     return
             if not raw.endswith(b"\n"):
                 return
-            line = record.get("line") if isinstance(record, dict) else None
+            line, failed, of_point = marks(record)
             if not isinstance(line, int) or line < max(previous, 1):
                 raise OutputError(f"{name}: line {number} is not a record that follows the one before")
             previous = line
-            yield Stored(raw, end, line, "error" in record, "error" not in record or "alignment" in record)
+            yield Stored(raw, end, line, failed, of_point)
 
 
 def scan(output: Path, name: str, *, retry_errors: bool, points: int | None = 1) -> tuple[Resumed, int]:
@@ -233,10 +234,10 @@ def _sealed(waiting: IO[bytes]) -> Iterator[Redone]:
             group.append(raw)
             continue
         try:
-            records: list[dict[str, Any]] = [orjson.loads(record) for record in group]
-            redone = Redone(
-                records[0]["line"], _digest(raw), all("error" in record for record in records), b"".join(group)
-            )
+            records = [marks(orjson.loads(record)) for record in group]
+            if not isinstance(records[0].line, int):
+                raise ValueError("no record")
+            redone = Redone(records[0].line, _digest(raw), all(record.failed for record in records), b"".join(group))
         except (ValueError, LookupError, TypeError):  # what a power failure left: the old records stand
             return
         yield redone

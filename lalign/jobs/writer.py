@@ -27,16 +27,25 @@ class Writer:
         statistics: that records are written with, where that is less than they come with.
         strict: whether a failure ends it.
         place: where a line of the input stands, for messages.
+        shape: makes the line of an outcome.
     """
 
     def __init__(
-        self, output: Output, resumed: Resumed, statistics: Statistics, *, strict: bool, place: Callable[[int], str]
+        self,
+        output: Output,
+        resumed: Resumed,
+        statistics: Statistics,
+        *,
+        strict: bool,
+        place: Callable[[int], str],
+        shape: Callable[[Result | Failure], bytes] = to_line,
     ) -> None:
         self._output = output
         self._resumed = resumed
         self._statistics = statistics
         self._strict = strict
         self._place = place
+        self._shape = shape
 
     def note(self, read: Iterable[Read]) -> None:
         """Lines that were read, before their outcomes come."""
@@ -59,7 +68,7 @@ class Writer:
                     continue
                 if isinstance(outcome, Failure) and self._strict:
                     raise BadLine(f"{self._place(line)}: {outcome.message}")
-                record, last = to_line(self._reduced(outcome)), item == len(records) - 1
+                record, last = self._shape(self._reduced(outcome)), item == len(records) - 1
                 self._output.write(record, line=line, last=last, failed=isinstance(outcome, Failure))
                 written.append(outcome)
         return written

@@ -34,8 +34,23 @@ class ResultArguments:
     """Where results go, and what becomes of what stands there."""
 
     output: Annotated[
-        Path | None, option("Output file; - or nothing is stdout.", OUTPUT, "--output", "-o", metavar="OUT.jsonl")
+        Path | None,
+        option(
+            "Output file, .gz, .zst and .parquet too; - or nothing is stdout.",
+            OUTPUT,
+            "--output",
+            "-o",
+            metavar="OUT.jsonl",
+        ),
     ] = None
+    output_format: Annotated[
+        str,
+        option(
+            "jsonl: lalign's own lines; openai-batch: lines of OpenAI's batch results, with the rest under `lalign`.",
+            OUTPUT,
+            choices=("jsonl", "openai-batch"),
+        ),
+    ] = "jsonl"
     prompt_template: Annotated[
         Path | None,
         option(
