@@ -45,7 +45,7 @@ SECTIONS = {
     "Merging": arguments.MergeArguments,
     "Judging": arguments.JudgeArguments,
     "Who is asked": arguments.AskArguments,
-    "Output of judge and construct": arguments.ResultArguments,
+    "Output of judge": arguments.ResultArguments,
 }
 GLOSSARY = (
     "twin",

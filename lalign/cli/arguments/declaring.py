@@ -16,7 +16,6 @@ SWEEP = "Points"
 EVAL = "Evaluation"
 ASK = "Who is asked"
 JUDGE = "Judging"
-CONSTRUCT = "Construction"
 
 
 def option(
