@@ -186,9 +186,12 @@ def _opened(output: ResultArguments) -> Any:
 def _check(files: list[Path], judging: JudgeArguments, asking: AskArguments, output: ResultArguments) -> None:
     """All that can be wrong with the options by themselves. Raises `OptionError`."""
     from lalign.figures.plot import plot_format
+    from lalign.jobs.packed import SUFFIXES
     from lalign.jobs.paths import Named
 
     questions.check(asking)
+    if output.output is not None and output.output.suffix.lower() in SUFFIXES:
+        raise OptionError("output", f"{output.output}: judged matches are written as JSON Lines, and read again")
     if judging.name is not None and len(judging.name) != len(files):
         raise OptionError("name", f"{len(judging.name)} names for {len(files)} files")
     if doubled := [name for name, count in Counter(judging.name or map(str, files)).items() if count > 1]:

@@ -34,6 +34,21 @@ class ResultArguments:
     """Where results go, and what becomes of what stands there."""
 
     output: Annotated[
+        Path | None, option("Output file; - or nothing is stdout.", OUTPUT, "--output", "-o", metavar="OUT.jsonl")
+    ] = None
+    overwrite: Annotated[bool, flag("Replace the output if it exists.", OUTPUT, "--overwrite")] = False
+    resume: Annotated[bool, flag("Continue an interrupted job into its output.", OUTPUT, "--resume")] = False
+    retry_errors: Annotated[
+        bool, flag("With --resume: answer the lines that failed again.", OUTPUT, "--retry-errors")
+    ] = False
+    force: Annotated[bool, flag("With --resume: even if settings or input have changed.", OUTPUT, "--force")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputArguments(ResultArguments):
+    """What is read and written."""
+
+    output: Annotated[
         Path | None,
         option(
             "Output file, .gz, .zst and .parquet too; - or nothing is stdout.",
@@ -69,18 +84,6 @@ class ResultArguments:
     id_field: Annotated[
         str | None, option("Field with the record's id.", OUTPUT, metavar="NAME", default="id, custom_id")
     ] = None
-    overwrite: Annotated[bool, flag("Replace the output if it exists.", OUTPUT, "--overwrite")] = False
-    resume: Annotated[bool, flag("Continue an interrupted job into its output.", OUTPUT, "--resume")] = False
-    retry_errors: Annotated[
-        bool, flag("With --resume: answer the lines that failed again.", OUTPUT, "--retry-errors")
-    ] = False
-    force: Annotated[bool, flag("With --resume: even if settings or input have changed.", OUTPUT, "--force")] = False
-
-
-@dataclass(frozen=True, slots=True)
-class OutputArguments(ResultArguments):
-    """What is read and written."""
-
     stats: Annotated[
         str,
         option(
