@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from lalign import Aligner, Alignment, Execution, OptionError, Sampling
 from lalign.aligner import Prompt
 from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import ModelError
+from lalign.method.recipes import RECIPES
 from lalign.models.loading import LoadedModel
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import make_principles
@@ -445,3 +447,20 @@ def test_the_real_model_says_the_same_greedy_or_sampled_whatever_the_batch(
     assert told(iter(answers[0])) == told(iter(answers[1])) == told(iter(answers[2]))
     responses = [answer.response for answer in answers[0] if isinstance(answer, Result)]
     assert responses[1] != responses[4]  # by the seed alone
+
+
+@pytest.mark.real
+def test_every_recipe_answers_alone_as_it_does_among_all_in_a_sweep(smol: LoadedModel, hh: str) -> None:
+    """On the real model: each recipe by `generate`, and all of them as the points of one sweep."""
+    aligner, prompt = Aligner(TorchBackend(smol)), "Why is the sky blue?"
+    alone = {}
+    for name in RECIPES:
+        (answer,) = aligner.generate([prompt], principle=hh, recipe=name, max_new_tokens=4)
+        assert isinstance(answer, Result), name
+        assert answer.summary is not None
+        assert all(math.isfinite(value) for value in answer.summary.values()), name
+        alone[name] = answer.token_ids
+    settings = Settings(make_principles([hh]), tuple(RECIPES.values()), Sampling(max_new_tokens=4), sweep=True)
+    ticks = aligner.ticks([prompt], settings, system=None, execution=Execution())
+    swept = [outcome for outcomes in ticks for outcome in outcomes if isinstance(outcome, Result)]
+    assert {answer.alignment.recipe: answer.token_ids for answer in swept} == alone
