@@ -471,6 +471,6 @@ class TestInput:
         assert finished.status == 2
         assert finished.err == (
             "lalign: out.jsonl: was made with other settings (seed: 0 in the output, 7 now; "
-            "ratio: 3.0 in the output, 2.0 now); --force resumes it all the same\n"
+            "ratio: 1.5 in the output, 2.0 now); --force resumes it all the same\n"
         )
         assert lalign.generate(*OPTIONS, *FILES, "--resume", "--ratio", 2, "--seed", 7, "--force").status == 0
