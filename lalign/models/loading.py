@@ -16,7 +16,6 @@ from lalign.models.adapter import merged, refuse_unreadable, tokenizer_folder
 from lalign.models.conversion import converted, file_digest
 from lalign.models.linear import reorder_if_possible
 from lalign.models.location import DEFAULT_HUB_ID, adapter_base, default_model, gguf_file, refuse_unsafe_files
-from lalign.models.selfcheck import check_rows
 from lalign.models.support import context, refuse_misfits, refuse_unsupported
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -93,6 +92,8 @@ def load(options: ModelOptions) -> LoadedModel:
     Raises `ModelError`, one line, where the model is not there, cannot be read, or is of a kind that rows of keys and
     values cannot serve; `OptionError` for a device torch does not have.
     """
+    from lalign.models.selfcheck import check_rows  # it imports transformers, which not every engine needs
+
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
     name = options.name or default_model()

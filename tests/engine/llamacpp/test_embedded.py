@@ -1,0 +1,91 @@
+"""The embedded SmolLM2-135M-Instruct: as its GGUF is, and the same weights as float32 against the torch engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from conftest import SAMPLES
+from tiny_gguf import EXACT
+
+from lalign.aligner import Aligner
+from lalign.backends import open_backend
+from lalign.engine.torch_backend import TorchBackend
+from lalign.models.loading import LoadedModel, ModelOptions
+from lalign.models.location import default_model
+from lalign.options import Execution
+from lalign.records.parsing import Message
+from lalign.records.prompts import PromptTemplate, make_principles
+from lalign.results import Result
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+from lalign.engine.llamacpp.backend import LlamaBackend
+from lalign.engine.llamacpp.library import library
+
+pytestmark = pytest.mark.real
+
+# Two engines round differently: where the two best tokens are this close, either may come first.
+TIE = 1e-3
+PROMPTS = [
+    record["prompt"]
+    for record in map(orjson.loads, (SAMPLES / "prompts.jsonl").read_bytes().splitlines())
+    if "prompt" in record
+]
+
+
+@pytest.fixture(scope="module")
+def as_float32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model's weights, unpacked by llama.cpp."""
+    api = library().api
+    parameters = api.llama_model_quantize_default_params()
+    parameters.ftype = 0  # all float32
+    parameters.allow_requantize = True
+    path = tmp_path_factory.mktemp("float32") / "smol.gguf"
+    assert not api.llama_model_quantize(default_model().encode(), str(path).encode(), parameters)
+    return path
+
+
+def answers(aligner: Aligner, prompts: list[str], hh: str, **how: Any) -> list[Result]:
+    execution = Execution(batch_size=4)
+    found = list(aligner.generate(prompts, principle=hh, ratio=2.0, max_new_tokens=8, execution=execution, **how))
+    assert all(isinstance(outcome, Result) for outcome in found)
+    return [outcome for outcome in found if isinstance(outcome, Result)]
+
+
+def test_float32_tokens_and_statistics_are_those_of_torch(smol: LoadedModel, as_float32: Path, hh: str) -> None:
+    prompts = sorted(PROMPTS, key=len)[:6]
+    mine = answers(Aligner(LlamaBackend(as_float32, "smol", EXACT)), prompts, hh)
+    theirs = answers(Aligner(TorchBackend(smol)), prompts, hh)
+    for one, other in zip(mine, theirs, strict=True):
+        pairs = zip(one.token_ids, other.token_ids, strict=False)
+        same = next((step for step, (ours, others) in enumerate(pairs) if ours != others), None)
+        assert one.steps is not None
+        assert other.steps is not None
+        if same is not None:  # the first that differs must be a tie; behind it all may differ
+            assert abs(one.steps["logprob_aligned"][same] - other.steps["logprob_aligned"][same]) < TIE
+        for name, values in one.steps.items():
+            if name != "tokens":
+                np.testing.assert_allclose(values[:same], other.steps[name][:same], atol=1e-3, rtol=1e-3, err_msg=name)
+    assert sum(one.token_ids == other.token_ids for one, other in zip(mine, theirs, strict=True)) >= len(prompts) - 1
+
+
+def test_prompts_have_the_ids_of_transformers(smol: LoadedModel, hh: str) -> None:
+    backend = open_backend(ModelOptions(), "llamacpp")
+    mine, theirs = PromptTemplate(backend.tokenizer), PromptTemplate(smol.tokenizer)
+    principles = make_principles([hh, "Sois bref : « naïf » — 漢字 🙂"])
+    for prompt in PROMPTS:
+        turns = [Message("user", prompt)]
+        assert mine.twins(turns, principles) == theirs.twins(turns, principles)
+    assert backend.stop_ids >= smol.stop_ids
+    assert backend.limits.context_length == smol.limits.context_length
+
+
+def test_the_embedded_file_answers_as_it_is(hh: str) -> None:
+    aligner = Aligner(open_backend(ModelOptions(), "llamacpp"))
+    assert aligner.backend.name.endswith(".gguf")
+    (result,) = answers(aligner, ["What is the capital of Australia?"], hh)
+    assert "Canberra" in result.response
