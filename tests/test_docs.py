@@ -15,6 +15,7 @@ import pytest
 from lalign.cli import arguments, cache, commands
 from lalign.cli import judge as judge_command
 from lalign.cli import merge as merge_command
+from lalign.cli import score as scoring
 from lalign.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,8 @@ COMMANDS = {
     "cache": cache.cache,
     "merge": merge_command.merge,
     "judge": judge_command.judge,
+    "score": scoring.score,
+    "best": scoring.best,
 }
 SECTIONS = {
     "Recipes": arguments.RecipesArguments,
@@ -46,6 +49,8 @@ SECTIONS = {
     "Judging": arguments.JudgeArguments,
     "Who is asked": arguments.AskArguments,
     "Output of judge": arguments.ResultArguments,
+    "Rewards": arguments.ScoreArguments,
+    "Rewards: output": arguments.WrittenArguments,
 }
 GLOSSARY = (
     "twin",

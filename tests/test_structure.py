@@ -30,9 +30,10 @@ ALLOWED: dict[str, set[str]] = {
     "judging": {"asking", "evaluation", "jobs", "records", "results"},
     "figures": {"evaluation", "judging", "method", "records", "results", "sweep"},
     "bench": {"aligner", "engine", "method", "models", "records", "results"},
+    "rewards": {"records", "results"},
     "cli": {
         *("aligner", "bench", "engine", "evaluation", "figures", "jobs", "method", "models", "records", "results"),
-        *("asking", "backends", "judging", "sweep"),
+        *("asking", "backends", "judging", "rewards", "sweep"),
     },
     "__init__": {"aligner", "method", "processor", "results"},
     "__main__": {"cli"},

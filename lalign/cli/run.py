@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from lalign.cli import cache, commands, judge, merge  # noqa: F401, their commands declare themselves on import
+from lalign.cli import cache, commands, judge, merge, score  # noqa: F401, their commands declare themselves on import
 from lalign.cli.app import FAILED, USAGE, app
 from lalign.cli.terminal import say
 from lalign.errors import LalignError, OptionError

@@ -24,6 +24,7 @@ from lalign.cli.arguments.measuring import (
 from lalign.cli.arguments.model import ModelArguments
 from lalign.cli.arguments.running import DebugFlag, RunArguments
 from lalign.cli.arguments.sampling import SampleArguments, SamplingArguments
+from lalign.cli.arguments.scoring import ScoreArguments, ScoredFile, ScoredFiles, WrittenArguments
 
 __all__ = [
     "AlignmentArguments",
@@ -45,6 +46,10 @@ __all__ = [
     "RunArguments",
     "SampleArguments",
     "SamplingArguments",
+    "ScoreArguments",
+    "ScoredFile",
+    "ScoredFiles",
     "SweepArguments",
+    "WrittenArguments",
     "grouped",
 ]

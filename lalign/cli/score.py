@@ -1,0 +1,136 @@
+"""`lalign score` and `lalign best`: rewards for what was generated, and the best of several responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lalign
+from lalign.cli import invocation
+from lalign.cli.app import FAILED, app
+from lalign.cli.arguments import DebugFlag, ScoreArguments, ScoredFile, ScoredFiles, WrittenArguments, grouped
+from lalign.cli.terminal import Progress, say, show
+from lalign.errors import OptionError
+
+if TYPE_CHECKING:
+    from lalign.jobs.output import Output
+    from lalign.rewards.scoring import Scored
+
+
+@app.command(no_args_is_help=True)
+@grouped
+def score(files: ScoredFiles, *, scored: ScoreArguments, written: WrittenArguments, debug: DebugFlag = False) -> int:
+    """Add a `reward` to each answer by a reward model, or draw the rewards of several files that have them.
+
+    lalign score out.jsonl --reward-model DIR -o scored.jsonl;  lalign score base.jsonl aligned.jsonl --plot rewards.png
+    """
+    from lalign.figures.plot import plot_format
+
+    if scored.reward_model is None and scored.plot is None:
+        raise OptionError("reward_model", "is needed, or --plot for files that have rewards")
+    if scored.reward_model is not None and len(files) > 1:
+        raise OptionError("reward_model", f"scores one file at a time, not {len(files)}")
+    if scored.reward_model is None and (scored.input is not None or written.output is not None):
+        raise OptionError("input" if scored.input is not None else "output", "only goes with --reward-model")
+    invocation.at_least_one("batch_size", scored.batch_size)
+    if scored.plot is not None and plot_format(scored.plot) == "html":
+        raise OptionError("plot", f"must name a .png or .svg file, not {scored.plot.name!r}")
+    _check(files, scored, written)
+    if scored.reward_model is None:
+        rewards, status = _read(files), 0
+    else:
+        rewards, status = _score(files[0], scored.reward_model, scored, written)
+    if scored.plot is not None:
+        from lalign.figures.rewards import plot_rewards
+
+        plot_rewards(scored.plot, rewards)
+    if not scored.quiet:
+        from lalign.figures.rewards import reward_table
+
+        show(reward_table(rewards))
+    return status
+
+
+@app.command(no_args_is_help=True)
+@grouped
+def best(file: ScoredFile, *, written: WrittenArguments, debug: DebugFlag = False) -> int:
+    """Keep the answer of the highest reward of each id: best-of-n, of responses that lalign score has scored.
+
+    lalign best scored.jsonl -o best.jsonl
+    """
+    from lalign.jobs.output import open_output
+    from lalign.rewards.answers import read_answers
+    from lalign.rewards.best import best as best_of
+
+    _check([file], ScoreArguments(), written)
+    with open_output(written.output, overwrite=written.overwrite) as output:
+        kept = best_of(read_answers(invocation.path(file)))
+        output.start({"lalign": lalign.__version__, "job": "best"})
+        for answer in kept:
+            output.write(answer.raw + b"\n", line=answer.line, failed=answer.failed)
+    failed = sum(answer.failed for answer in kept)
+    if failed:
+        say(f"{failed} of {len(kept)} ids have errors alone")
+    return FAILED if failed else 0
+
+
+def _check(files: Iterable[Path], scored: ScoreArguments, written: WrittenArguments) -> None:
+    from lalign.jobs.paths import Named, check_paths, may_replace
+
+    named = [Named("input", invocation.path(file)) for file in files]
+    named += [Named("input", scored.input)] if scored.input is not None else []
+    named += [Named("reward_model", Path(scored.reward_model))] if scored.reward_model is not None else []
+    writes = scored.plot is None or scored.reward_model is not None
+    output = Named("output", invocation.path(written.output)) if writes else None
+    check_paths(named, output, Named("plot", scored.plot))
+    if scored.plot is not None:
+        may_replace("plot", scored.plot, overwrite=written.overwrite)
+
+
+def _read(files: Iterable[Path]) -> dict[str, list[float]]:
+    """The rewards of each file, by the name that the figure gives it."""
+    from lalign.rewards.answers import read_answers
+    from lalign.rewards.best import reward_of
+
+    found: dict[str, list[float]] = {}
+    for file in files:
+        answers = (answer for answer in read_answers(invocation.path(file)) if not answer.failed)
+        rewards = [reward for answer in answers if (reward := reward_of(answer)) is not None]
+        if not rewards:
+            raise OptionError("plot", f"{file}: holds no rewards")
+        found[file.stem if file.stem not in found else str(file)] = rewards
+    return found
+
+
+def _score(
+    file: Path, reward_model: str, scored: ScoreArguments, written: WrittenArguments
+) -> tuple[dict[str, list[float]], int]:
+    from lalign.jobs.output import open_output
+    from lalign.models.quiet import silence_libraries
+    from lalign.rewards.answers import read_answers
+    from lalign.rewards.model import load_reward_model
+    from lalign.rewards.prompts import PromptFile, conversations
+    from lalign.rewards.scoring import score as score_answers
+
+    with open_output(written.output, overwrite=written.overwrite) as output:
+        prompts = PromptFile(scored.input) if scored.input is not None else None
+        answers = conversations(read_answers(invocation.path(file)), prompts)
+        silence_libraries()
+        model = load_reward_model(reward_model, scored.device)
+        output.start({"lalign": lalign.__version__, "job": "score", "reward_model": reward_model})
+        with Progress(None, quiet=scored.quiet, source="score", unit="rec") as bar:
+            done = list(_written(score_answers(answers, model, scored.batch_size), output, bar))
+    rewards = [reward for reward, _ in done if reward is not None]
+    failed = sum(problem for _, problem in done)
+    return {file.stem: rewards}, FAILED if failed else 0
+
+
+def _written(scores: Iterator[Scored], output: Output, bar: Progress) -> Iterator[tuple[float | None, bool]]:
+    for each in scores:
+        answer = each.answer
+        output.write(each.to_line(), line=answer.line, failed=answer.failed)
+        if each.problem is not None:
+            bar.write(f"{answer.source}:{answer.number}: {each.problem}")
+        bar.bar.update()
+        yield each.reward, each.problem is not None
