@@ -16,6 +16,7 @@ from typing import IO, Any
 import orjson
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import (
@@ -34,6 +35,10 @@ from lalign.engine.torch_backend import TorchBackend
 from lalign.method.aligned import Aligned
 from lalign.method.recipe import Recipe
 from lalign.models.loading import LoadedModel, ModelOptions, load
+
+# An example takes as long as the machine is busy.
+settings.register_profile("lalign", deadline=None)
+settings.load_profile("lalign")
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 VOCABULARY = 300

@@ -23,7 +23,7 @@ from lalign.figures.plot import PANELS, Panel, axis
 from lalign.method.recipe import Recipe
 from lalign.results import Failure, Result
 from lalign.sweep.curves import by_curve, has_several_recipes, labels
-from lalign.sweep.knee import KNEE_MARK, KNEE_RULE, knees
+from lalign.sweep.knee import KNEE_MARK, KNEE_RULE, knees, shortages
 from lalign.sweep.metrics import PointSummary
 from lalign.sweep.table import columns
 
@@ -71,6 +71,7 @@ def write_report(
         several=several,
         knee_rule=KNEE_RULE,
         knee_mark=KNEE_MARK,
+        shortages=shortages(summaries),
         shades=SHADES,
         shown=len(sheets),
         total=max((point.responses + point.failures for point in summaries), default=0),

@@ -1,6 +1,6 @@
 """What each point of a sweep did to the responses.
 
-Bookkeeping over `Result.token_ids` and `Result.summary`; of each response only eight numbers are kept.
+Bookkeeping over `Result.token_ids` and `Result.summary`; of each response only its line and eight numbers are kept.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class PointSummary:
         distinct_2: distinct bigrams of token ids over all bigrams, of each response (1 where it has none), averaged.
         repeated_4gram: 1 - distinct 4-grams over all 4-grams, of each response (0 where it has none), averaged.
         logprob_base, logprob_principle: log-probability of a generated token under the two models in nats.
-        distinct_2_error, repeated_4gram_error: standard error of those means; 0 where fewer than two responses.
+        shares: repeated_4gram and distinct_2 of each line answered, by which points are compared prompt by prompt;
+            means where a line has several responses.
 
     The means of kl, flipped and the log-probabilities are over all tokens of the point.
     """
@@ -60,8 +61,7 @@ class PointSummary:
     repeated_4gram: Measure
     logprob_base: Measure
     logprob_principle: Measure
-    distinct_2_error: float
-    repeated_4gram_error: float
+    shares: Mapping[int, tuple[float, float]]
 
 
 class SweepMetrics:
@@ -73,6 +73,7 @@ class SweepMetrics:
 
     def __init__(self, alignments: Iterable[Recipe]) -> None:
         self._points = {point: {name: array("d") for name in SCALARS} for point in alignments}
+        self._lines = {point: array("q") for point in self._points}
         self._failures = dict.fromkeys(self._points, 0)
 
     def add(self, outcome: Result | Failure) -> None:
@@ -84,6 +85,7 @@ class SweepMetrics:
             columns = self._points[outcome.alignment]
             for name, value in response_scalars(outcome).items():
                 columns[name].append(value)
+            self._lines[outcome.alignment].append(outcome.line)
             return
         for alignment in self._failures:
             if outcome.point is None or outcome.point == alignment.point:
@@ -92,7 +94,12 @@ class SweepMetrics:
     def summaries(self) -> tuple[PointSummary, ...]:
         """The points as they stand, in the order given."""
         return tuple(
-            _summary(alignment, {name: np.array(values) for name, values in columns.items()}, self._failures[alignment])
+            _summary(
+                alignment,
+                np.array(self._lines[alignment]),
+                {name: np.array(values) for name, values in columns.items()},
+                self._failures[alignment],
+            )
             for alignment, columns in self._points.items()
         )
 
@@ -120,7 +127,9 @@ def distinct_share(ids: Sequence[int], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
-def _summary(alignment: Recipe, columns: Mapping[str, NDArray[np.float64]], failures: int) -> PointSummary:
+def _summary(
+    alignment: Recipe, lines: NDArray[np.int64], columns: Mapping[str, NDArray[np.float64]], failures: int
+) -> PointSummary:
     responses = len(columns["length"])
     measures: dict[str, Any] = {
         name: _measure(values, columns["length"] if name in PER_TOKEN else None)
@@ -132,8 +141,7 @@ def _summary(alignment: Recipe, columns: Mapping[str, NDArray[np.float64]], fail
         responses=responses,
         failures=failures,
         kl_max=float(columns["kl_max"].max()) if responses else float("nan"),
-        distinct_2_error=_standard_error(columns["distinct_2"]),
-        repeated_4gram_error=_standard_error(columns["repeated_4gram"]),
+        shares=_by_line(lines, columns["repeated_4gram"], columns["distinct_2"]),
         **measures,
     )
 
@@ -145,5 +153,7 @@ def _measure(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -
     return Measure(float(np.average(values, weights=weights)), float(low), float(median), float(high))
 
 
-def _standard_error(values: NDArray[np.float64]) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+def _by_line(lines: NDArray[np.int64], *columns: NDArray[np.float64]) -> dict[int, tuple[float, float]]:
+    found, places, counts = np.unique(lines, return_inverse=True, return_counts=True)
+    repeated, distinct = (np.bincount(places, values, len(found)) / counts for values in columns)
+    return dict(zip(found.tolist(), zip(repeated.tolist(), distinct.tolist(), strict=True), strict=True))

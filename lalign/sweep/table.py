@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rich.table import Table
 
 from lalign.sweep.curves import by_curve, has_several_recipes
-from lalign.sweep.knee import KNEE_MARK, knees
+from lalign.sweep.knee import KNEE_MARK, knees, shortages
 from lalign.sweep.metrics import PointSummary
 
 
@@ -60,11 +60,13 @@ def legend(summaries: Sequence[PointSummary]) -> str:
     ]
     marked = knees(summaries)
     if marked:
-        lines.append(f"{KNEE_MARK} knee: the last point before dist-2 or rep-4 leaves the range")
-        lines.append("of the smallest ratio.")
+        lines.append(f"{KNEE_MARK} knee: the last point before dist-2 and rep-4 are worse than at the")
+        lines.append("smallest ratio, prompt by prompt.")
     groups = by_curve(summaries)
     if open_ended := [curve for curve, point in marked.items() if point is groups[curve][-1]]:
-        lines.append(f"{'; '.join(open_ended)}: no ratio tried leaves it; the knee may lie higher.")
+        lines.append(f"{'; '.join(open_ended)}: not so at any ratio tried; the knee may lie higher.")
+    for curve, prompts in shortages(summaries).items():
+        lines.append(f"{curve}: too few prompts for a knee; {prompts} answered at every ratio are needed.")
     return "\n".join(lines)
 
 

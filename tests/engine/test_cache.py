@@ -122,7 +122,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestAnySequenceOfOperations = StoreMachine.TestCase
-TestAnySequenceOfOperations.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestAnySequenceOfOperations.settings = settings(max_examples=40, stateful_step_count=20)
 
 
 def test_masks_and_positions_of_rows_that_line_up_at_their_ends() -> None:

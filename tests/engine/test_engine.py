@@ -489,7 +489,7 @@ def wanted(llama: Any) -> dict[tuple[int, int], tuple[list[int], str]]:
     return outcome(expected(llama, memory_job()))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(passes=st.sets(st.integers(0, 40), min_size=1, max_size=3), batch_size=st.sampled_from([6, 8, 16]))
 def test_running_out_of_memory_halves_the_batch_and_changes_no_response(
     llama: Any, wanted: dict[tuple[int, int], tuple[list[int], str]], passes: set[int], batch_size: int

@@ -105,7 +105,7 @@ def test_logits_are_those_of_each_row_alone(model: Any, rows: list[list[int]], p
     assert_as_alone(model, rows, prefixes)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_logits_are_those_of_each_row_alone_whatever_they_share(model: Any, data: st.DataObject) -> None:
     prefixes = data.draw(st.lists(st.lists(tokens, min_size=1, max_size=30), max_size=2))

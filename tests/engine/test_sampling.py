@@ -54,7 +54,7 @@ def test_the_middle_of_every_tokens_interval_picks_that_token() -> None:
     assert draw(logits.expand(3000, -1), middles).tolist() == list(range(3000))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     possible=st.lists(st.booleans(), min_size=1, max_size=40).filter(any),
     number=st.floats(0, ALMOST_ONE) | st.sampled_from([0.0, ALMOST_ONE]),

@@ -189,7 +189,7 @@ def test_the_sign_flip_test_counts_the_flips_that_are_as_extreme(differences: li
     assert sign_flip(np.array([differences]), seed=0) == [pytest.approx(p_value)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=2, max_size=9))
 def test_with_one_item_a_question_the_two_tests_are_the_same(differences: list[float]) -> None:
     (p_value,) = sign_flip(np.array([differences]), seed=0)

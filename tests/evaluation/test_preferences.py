@@ -241,7 +241,7 @@ FIELDS = st.sampled_from([*PERSONAL, *CHOICE])
 
 
 @pytest.mark.fuzz
-@settings(max_examples=FUZZ_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=FUZZ_EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([PERSONAL, CHOICE]), st.dictionaries(FIELDS, VALUES, max_size=3), st.binary(max_size=6))
 def test_any_file_gives_questions_that_can_be_asked_or_one_line(
     tmp_path: Path, record: dict[str, Any], changes: dict[str, Any], tail: bytes

@@ -22,14 +22,16 @@ from lalign.sweep.metrics import Measure, PointSummary
 ACCURACY = [(0.0, 0.25, 0.15, 0.35), (1.0, 0.5, 0.4, 0.6), (2.0, 0.75, 0.65, 0.85)]
 
 
-def point(ratio: float, p: float = 2.0, responses: int = 5) -> PointSummary:
+def point(ratio: float, p: float = 2.0, responses: int = 8) -> PointSummary:
     """A point whose figures rise with the ratio; from ratio 3 on it repeats itself."""
     share = Measure(0.1 * ratio, 0.05 * ratio, 0.1 * ratio, 0.15 * ratio)
     length = Measure(40 - ratio, 30, 40, 50)
-    repeated = Measure(0.5 if ratio >= 3 else 0.0, 0.0, 0.0, 0.1)
+    loops = 0.5 if ratio >= 3 else 0.0
+    repeated = Measure(loops, 0.0, 0.0, 0.1)
+    shares = dict.fromkeys(range(responses), (loops, 1 - loops))
     logprob = Measure(-0.5 - 0.1 * ratio, -1.0, -0.5, -0.2)
     return PointSummary(
-        Alignment(ratio=ratio, p=p), responses, 0, length, share, 1.0, share, share, repeated, logprob, logprob, 0, 0
+        Alignment(ratio=ratio, p=p), responses, 0, length, share, 1.0, share, share, repeated, logprob, logprob, shares
     )
 
 

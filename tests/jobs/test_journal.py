@@ -543,7 +543,7 @@ def jobs(draw: st.DrawFn) -> tuple[Lines, Lines, list[tuple[int, bool, bool]]]:
 
 
 @pytest.mark.fuzz
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(jobs())
 def test_however_often_it_is_killed_the_output_is_that_of_one_job(job: tuple[Lines, Lines, list[Any]]) -> None:
     first, later, ends = job

@@ -20,7 +20,7 @@ from lalign.method.recipe import LEAST_NATS, Recipe
 from lalign.method.recipes import RECIPES, recipe_of
 
 INF = math.inf
-fuzz = settings(max_examples=30, deadline=None)
+fuzz = settings(max_examples=30)
 seeds = st.integers(0, 2**32 - 1)
 NORMS = (1, 1.5, 2, 3, INF)
 METHODS = [recipe for recipe in RECIPES.values() if recipe.ratio]

@@ -152,7 +152,7 @@ def test_sixty_rounds_come_to_one_number() -> None:
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), constants=st.lists(st.floats(-50, 50), min_size=10, max_size=10))
 def test_what_softmax_ignores_changes_nothing(name: str, seed: int, constants: list[float]) -> None:
     b, p = rows(seed)

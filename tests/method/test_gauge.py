@@ -24,7 +24,7 @@ from lalign.method.recipes import RECIPES
 
 INF = math.inf
 VOCAB = 12
-fuzz = settings(max_examples=20, deadline=None)
+fuzz = settings(max_examples=20)
 
 CHOICES: list[tuple[Any, ...]] = list(
     product(

@@ -33,7 +33,7 @@ from lalign.method.update import (
 )
 from lalign.options import Sampling
 
-fuzz = settings(max_examples=max(25, int(os.environ.get("LALIGN_FUZZ_EXAMPLES", "2000")) // 80), deadline=None)
+fuzz = settings(max_examples=max(25, int(os.environ.get("LALIGN_FUZZ_EXAMPLES", "2000")) // 80))
 SCALES = ("relative", "absolute", "norm")
 NORMS = [1, 1.2, 1.5, 2, 3, 8, math.inf]
 INF = math.inf

@@ -68,7 +68,7 @@ def test_special_tokens_do_not_shorten_what_is_looked_at(tokenizer: Any) -> None
     assert found_at(Detokenizer(tokenizer, frozenset()), tokens, " end") is not None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(KINDS),
     text=st.text(st.sampled_from("ab e日🙂é\ufffd"), max_size=30),
@@ -86,7 +86,7 @@ def test_a_stop_string_is_found_as_soon_as_the_text_holds_it(
     assert detokenizer.text(tokens) == text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(KINDS),
     text=st.text(st.sampled_from("ab 日🙂é\ufffd"), min_size=1, max_size=12),

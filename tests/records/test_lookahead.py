@@ -78,7 +78,7 @@ def test_no_more_than_a_window_goes_before_the_oldest() -> None:
     assert sorted(keys) == list(range(31))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.one_of(st.none(), st.integers(1, 500)), max_size=30), st.integers(1, 8), st.integers(1, 9))
 def test_every_item_comes_once_and_none_waits_for_ever(lengths: list[int | None], room: int, window: int) -> None:
     source = Lookahead(items(lengths), window)

@@ -561,7 +561,6 @@ def check_outcome(outcome: Record | Failure, line: int) -> None:
 def test_any_input_gives_one_outcome_for_each_line(lines: st.SearchStrategy[bytes], share: float) -> None:
     @settings(
         max_examples=max(1, int(FUZZ_EXAMPLES * share)),
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -101,7 +101,7 @@ def test_spaces_before_punctuation_are_left_as_they_are(tokenizer: Any) -> None:
 # Stop strings.
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     text=st.text(st.sampled_from("ab\n é日E"), max_size=40),
     strings=st.lists(st.text(st.sampled_from("ab\n é日E"), min_size=1, max_size=12), min_size=1, max_size=3),

@@ -1,4 +1,4 @@
-"""Figures of a sweep against values worked out by hand, the knee on constructed cases, and the table as it is read."""
+"""Figures of a sweep against values worked out by hand, and the table as it is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lalign.method.recipes import RECIPES
 from lalign.method.statistics import columns, summarise
 from lalign.results import Failure, Result, Usage
 from lalign.sweep.curves import by_curve
-from lalign.sweep.knee import KNEE_MARK, knee, knees
+from lalign.sweep.knee import KNEE_MARK
 from lalign.sweep.metrics import Measure, PointSummary, SweepMetrics, distinct_share
 from lalign.sweep.table import table
 
@@ -47,34 +47,6 @@ def summary_of(*outcomes: Result | Failure, alignment: Alignment = ALIGNED) -> P
     for outcome in outcomes:
         metrics.add(outcome)
     return metrics.summaries()[0]
-
-
-def point(
-    ratio: float,
-    repeated: float = 0.1,
-    distinct: float = 0.8,
-    *,
-    p: float = 2.0,
-    error: float = 0.0,
-    responses: int = 8,
-) -> PointSummary:
-    """A point with these means, standard error `error` in both, and nothing else of note."""
-    flat = Measure(0.0, 0.0, 0.0, 0.0)
-    return PointSummary(
-        alignment=Alignment(ratio=ratio, p=p),
-        responses=responses,
-        failures=0,
-        length=flat,
-        kl=flat,
-        kl_max=0.0,
-        flipped=flat,
-        distinct_2=Measure(distinct, 0.0, 0.0, 0.0),
-        repeated_4gram=Measure(repeated, 0.0, 0.0, 0.0),
-        logprob_base=flat,
-        logprob_principle=flat,
-        distinct_2_error=error,
-        repeated_4gram_error=error,
-    )
 
 
 @pytest.mark.parametrize(
@@ -105,8 +77,7 @@ def test_a_point_has_the_figures_worked_out_by_hand() -> None:
     # 1 (no bigram at all) and 1 of 4; 0 (no 4-gram at all) and 1 of 2 repeated.
     assert summary.distinct_2 == Measure(0.625, 0.4375, 0.625, 0.8125)
     assert summary.repeated_4gram == Measure(0.25, 0.125, 0.25, 0.375)
-    assert summary.distinct_2_error == pytest.approx(0.375)
-    assert summary.repeated_4gram_error == pytest.approx(0.25)
+    assert summary.shares == {1: (0.25, 0.625)}
     assert summary.logprob_base.mean == pytest.approx(-0.125)
     assert summary.logprob_principle.mean == pytest.approx(-0.0625)
 
@@ -137,6 +108,13 @@ def test_failures_count_at_their_point_or_at_all() -> None:
     assert math.isnan(aligned.kl_max)
 
 
+def test_shares_go_by_line_and_several_responses_of_a_line_have_their_mean() -> None:
+    looped, other = result(ALIGNED, [7, 7, 7, 7, 7], [0.0] * 5), result(ALIGNED, [1, 2, 3, 4, 5], [0.0] * 5)
+    summary = summary_of(replace(looped, line=9), replace(other, line=2), replace(other, line=9))
+    assert summary.shares == {2: (0.0, 1.0), 9: (0.25, 0.625)}
+    assert summary_of().shares == {}
+
+
 def test_a_result_the_metrics_cannot_use_is_an_error() -> None:
     with pytest.raises(KeyError):
         summary_of(result(BASE, [1], [0.0]))
@@ -145,52 +123,14 @@ def test_a_result_the_metrics_cannot_use_is_an_error() -> None:
         summary_of(bare)
 
 
-@pytest.mark.parametrize(
-    ("points", "ratio"),
-    [
-        pytest.param([point(0), point(1), point(2, 0.13), point(3, 0.3)], 1, id="repetition rises by 0.03"),
-        pytest.param([point(0), point(1, 0.119), point(2, 0.3)], 1, id="a rise within the floor is none"),
-        pytest.param([point(0), point(1, 0.1, 0.77), point(2)], 0, id="distinct-2 falls, so the base is the last"),
-        pytest.param([point(0, error=0.05), point(1, 0.19), point(2, 0.21)], 1, id="two standard errors of the base"),
-        pytest.param([point(0, error=0.05), point(1, 0.1, 0.71), point(2, 0.1, 0.69)], 1, id="both ways"),
-        pytest.param([point(0), point(1, error=1.0), point(2, 0.2)], 1, id="errors of other points do not count"),
-        pytest.param([point(0), point(1), point(2, 0.5), point(3)], 1, id="what recovers later has still degenerated"),
-        pytest.param([point(0), point(2, 0.02, 0.95), point(4)], 4, id="less repetition than the base is no fault"),
-        pytest.param([point(3, 0.5), point(1), point(0)], 1, id="in any order"),
-        pytest.param([point(1), point(2), point(3, 0.5)], 2, id="without ratio 0 the smallest ratio is the base"),
-        pytest.param([point(0), point(1, 0.9, responses=0), point(2)], 2, id="a point with no responses says nothing"),
-    ],
-)
-def test_the_knee_is_the_last_point_in_the_range_of_the_base(points: list[PointSummary], ratio: float) -> None:
-    found = knee(points)
-    assert found is not None
-    assert found.alignment.ratio == ratio
-
-
-@pytest.mark.parametrize("points", [[], [point(0)], [point(0), point(1, responses=0)]])
-def test_one_point_has_no_knee(points: list[PointSummary]) -> None:
-    assert knee(points) is None
-
-
-def test_each_p_has_a_knee_of_its_own() -> None:
-    points = [point(0), point(1, 0.5), point(0, p=math.inf), point(1, p=math.inf), point(0, p=1.5)]
-    assert {curve: found.alignment.ratio for curve, found in knees(points).items()} == {"p = 2": 0.0, "p = inf": 1.0}
-    assert [(curve, len(group)) for curve, group in by_curve(points).items()] == [
-        ("p = 1.5", 1),
-        ("p = 2", 2),
-        ("p = inf", 2),
-    ]
-
-
 def of(recipe: Recipe, summary: PointSummary) -> PointSummary:
     """The figures of a point as those of another recipe at the same ratio."""
     return replace(summary, alignment=replace(recipe, ratio=summary.alignment.ratio))
 
 
-def test_each_recipe_has_a_curve_and_a_knee_of_its_own() -> None:
+def test_each_recipe_has_a_curve_of_its_own() -> None:
     opad, lalign = RECIPES["opad"], RECIPES["lalign"]
-    points = [of(opad, point(1, 0.5)), of(opad, point(0)), of(lalign, point(0)), of(lalign, point(1))]
-    assert {curve: found.alignment.ratio for curve, found in knees(points).items()} == {"opad": 0, "lalign, p = 2": 1}
+    points = [of(opad, large(1)), of(opad, large(0)), of(lalign, large(0)), of(lalign, large(1))]
     assert [*by_curve(points)] == ["opad", "lalign, p = 2"]
     assert [*by_curve(points[:2])] == ["opad"]
 
@@ -213,7 +153,6 @@ def test_the_table_of_several_recipes_fits_a_terminal_too() -> None:
 def test_one_recipe_without_p_has_no_column_of_it() -> None:
     lines = printed([of(RECIPES["opad"], large(0)), of(RECIPES["opad"], large(1))])
     assert lines[0].split()[:2] == ["ratio", "length"]
-    assert "opad: no ratio tried leaves it" in " ".join(" ".join(lines).split())
 
 
 def printed(summaries: Sequence[PointSummary]) -> list[str]:
@@ -226,11 +165,16 @@ def printed(summaries: Sequence[PointSummary]) -> list[str]:
 def large(ratio: float, **fields: Any) -> PointSummary:
     """The widest figures that a sweep may well have."""
     wide, share, log = Measure(4096.0, 0, 0, 0), Measure(1.0, 0, 0, 0), Measure(-12.34, 0, 0, 0)
-    values = {"length": wide, "kl": Measure(10.123, 0, 0, 0), "kl_max": 100.25, "flipped": share, "distinct_2": share}
+    values: dict[str, Any] = {
+        "length": wide,
+        "kl": Measure(10.123, 0, 0, 0),
+        "kl_max": 100.25,
+        "flipped": share,
+        "distinct_2": share,
+    }
     values |= {"repeated_4gram": share, "logprob_base": log, "logprob_principle": log}
-    return PointSummary(
-        Alignment(ratio=ratio), 9, distinct_2_error=0, repeated_4gram_error=0, **{"failures": 0, **values, **fields}
-    )
+    values["shares"] = dict.fromkeys(range(9), (0.1, 0.8))
+    return PointSummary(Alignment(ratio=ratio), 9, **{"failures": 0, **values, **fields})
 
 
 def test_the_table_fits_a_terminal_with_a_row_a_point() -> None:
@@ -248,12 +192,17 @@ def test_failures_have_a_column_only_where_there_are_any() -> None:
     assert "failed" in printed([large(0), large(1, failures=1)])[0]
 
 
-def test_the_legend_tells_the_knee_from_the_end_of_the_sweep() -> None:
+def test_the_legend_tells_the_knee_from_the_end_of_the_sweep_and_from_too_few_prompts() -> None:
     def text(*points: PointSummary) -> str:
         return " ".join(" ".join(printed(points)).split())
 
-    assert "knee" not in text(point(0))
-    found = text(point(0), point(1), point(2, 0.5))
-    assert f"{KNEE_MARK} knee: the last point before dist-2 or rep-4 leaves the range" in found
-    assert "no ratio tried" not in found
-    assert "p = 2: no ratio tried leaves it" in text(point(0), point(1))
+    looped = dict.fromkeys(range(9), (0.5, 0.5))
+    assert "knee" not in text(large(0))
+    found = text(large(0), large(1), large(2, shares=looped))
+    assert f"{KNEE_MARK} knee: the last point before dist-2 and rep-4 are worse" in found
+    assert "may lie higher" not in found
+    assert "p = 2: not so at any ratio tried; the knee may lie higher" in text(large(0), large(1))
+    few = text(large(0), large(1), large(2, shares=dict.fromkeys(range(5), (0.5, 0.5))))
+    assert "p = 2: too few prompts for a knee; 6 answered at every ratio are needed." in few
+    assert KNEE_MARK not in few
+    assert max(map(len, printed([large(0), large(1, shares={})]))) <= 80

@@ -43,7 +43,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4
 
 
 @given(text=st.lists(st.sampled_from(["<|im_start|>", "<bos>"]) | TEXT, max_size=4).map("".join))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ids_and_text_are_those_of_transformers(mine: GgufTokenizer, theirs: Any, text: str) -> None:
     for special in (True, False):
         ids = theirs(text, add_special_tokens=special)["input_ids"]
@@ -54,7 +54,7 @@ def test_ids_and_text_are_those_of_transformers(mine: GgufTokenizer, theirs: Any
 
 
 @given(ids=st.lists(st.integers(0, 299), max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_ids_decode_as_in_transformers(mine: GgufTokenizer, theirs: Any, ids: list[int]) -> None:
     wanted = theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert mine.decode(ids, skip_special_tokens=True) == wanted
