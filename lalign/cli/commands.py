@@ -99,8 +99,8 @@ def evaluate(
 
     lalign eval preferences.jsonl --ratios 0:5 > accuracy.json
     """
+    from lalign.evaluation.evaluation import BASELINES, table
     from lalign.evaluation.evaluation import evaluate as run_evaluation
-    from lalign.evaluation.evaluation import table
     from lalign.evaluation.preferences import read_questions
     from lalign.evaluation.scoring import EvaluationOptions
     from lalign.evaluation.significance import check_extra
@@ -115,7 +115,8 @@ def evaluate(
     )
     if asked.plot is not None and plot_format(asked.plot) == "html":
         raise OptionError("plot", f"must name a .png or .svg file, not {asked.plot.name!r}")
-    invocation.check_paths(source, alignment, model, None, asked.plot, overwrite=asked.overwrite)
+    limit = invocation.at_least_one("limit", asked.limit)
+    invocation.check_paths(source, alignment, model, None, asked.plot, records=asked.output, overwrite=asked.overwrite)
     one = invocation.settings(invocation.without_ratio(alignment), SamplingArguments())
     points = sweep_points(one.alignments, parse_range(asked.ratios, "ratios"), ())
     principle, *more = one.principles.texts or (None,)
@@ -123,10 +124,14 @@ def evaluate(
         raise OptionError("principle", "an evaluation takes one principle at the most, and no contrast")
     execution = invocation.execution(running, "none")
     system = invocation.text(alignment.system, "system")
-    questions = read_questions(invocation.path(source))
-    with Progress(None, quiet=running.quiet, source="eval", unit="item") as bar:
+    questions = read_questions(invocation.path(source))[:limit]
+    aligner = invocation.aligner(model, compile=running.compile)
+    with (
+        Progress(None, quiet=running.quiet, source="eval", unit="item") as bar,
+        invocation.json_lines(asked.output) as write,
+    ):
         found = run_evaluation(
-            invocation.aligner(model, compile=running.compile),
+            aligner,
             questions,
             points,
             options,
@@ -135,6 +140,7 @@ def evaluate(
             prompting=one.prompting,
             execution=execution,
             progress=bar.reach,
+            on_score=lambda score: write(score.to_dict((*BASELINES, *points))),
         )
     show(table(found))
     if asked.plot is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -220,6 +222,7 @@ def check_paths(
     output: OutputArguments | None,
     plot: Path | None,
     *,
+    records: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """That no file is written which is read, or replaced unasked. Touches none. Raises `OptionError`."""
@@ -238,11 +241,13 @@ def check_paths(
     named += [(option, Path(file)) for option, file in files if file is not None]
     check_paths(
         [Named(option, file) for option, file in named],
-        Named("output", path(output.output)) if output else None,
+        Named("output", path(output.output)) if output else Named("output", records) if records else None,
         Named("plot", plot),
     )
     if plot is not None:
         may_replace("plot", plot, overwrite=overwrite or (output is not None and output.overwrite))
+    if records is not None:
+        may_replace("output", records, overwrite=overwrite)
 
 
 def records(source: Path | None, most: int | None) -> tuple[Record, ...]:
@@ -279,3 +284,15 @@ def batch_sizes(given: str) -> tuple[int, ...]:
     if any(size < 1 or size != int(size) for size in sizes):
         raise OptionError("batch_sizes", f"must be whole numbers of at least 1, not {given!r}")
     return tuple(int(size) for size in sizes)
+
+
+@contextmanager
+def json_lines(file: Path | None) -> Iterator[Callable[[Any], None]]:
+    """Writes objects to a file as they come, a line each; nowhere where `file` is None. Raises `OutputError`."""
+    from lalign.jobs.stream import faults, write_all
+
+    if file is None:
+        yield lambda value: None
+        return
+    with faults(str(file)), io.FileIO(file, "w") as stream:
+        yield lambda value: write_all(stream, orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))

@@ -142,6 +142,7 @@ def evaluate(
     prompting: Prompting | None = None,
     execution: Execution | None = None,
     progress: Callable[[int, int], None] | None = None,
+    on_score: Callable[[Score], None] | None = None,
 ) -> Evaluation:
     """Ask a model multiple-choice questions at each of `alignments`.
 
@@ -151,6 +152,7 @@ def evaluate(
         system: the system message that both twins share; `prompting` says how prompts are written.
         execution: batch size, for `scoring="letter"`.
         progress: called with the number of items done and of all items.
+        on_score: called with each item's choices as they are ready, those at `BASELINES` first.
 
     Raises `OptionError` for a principle missing or of no use; `LalignError` without scipy, with nothing to ask, or
     for a question that the model cannot be asked.
@@ -167,6 +169,8 @@ def evaluate(
     )
     for score in choices:
         scores.append(score)
+        if on_score is not None:
+            on_score(score)
         if progress is not None:
             progress(len(scores), len(items))
     return summarise(scores, alignments, options, model=aligner.backend.name)

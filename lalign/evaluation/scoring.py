@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from lalign import validation
 from lalign.aligner import Aligner
 from lalign.engine.interface import Backend, Request
 from lalign.errors import LalignError, ModelError, OptionError
@@ -21,6 +22,7 @@ from lalign.records.parsing import Message, Record
 from lalign.records.prompts import PromptTemplate
 from lalign.records.requests import Settings
 from lalign.results import Failure
+from lalign.text import json_number
 
 Scoring = Literal["letter", "logit"]
 
@@ -43,6 +45,7 @@ class EvaluationOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        validation.integer("seed", self.seed, low=0, high=2**63 - 1)
         for option, choices in (("scoring", Scoring), ("users", Users), ("permute", Permute)):
             value = getattr(self, option)
             if value not in get_args(choices):
@@ -55,6 +58,23 @@ class Score:
 
     item: Item
     choices: tuple[int | None, ...]
+
+    def to_dict(self, alignments: Sequence[Recipe]) -> dict[str, Any]:
+        """The JSON record of an item: what was asked, and the letter chosen at each of `alignments`, or none."""
+        item, letters = self.item, [None if choice is None else LETTERS[choice] for choice in self.choices]
+        users = item.question.users
+        return {
+            "line": item.question.line,
+            "domain": item.question.domain,
+            "question": item.question.question,
+            "user": None if users is None else users[item.right],
+            "answers": {LETTERS[place]: item.question.answers[index] for place, index in enumerate(item.order)},
+            "right": LETTERS[item.letter],
+            "choices": [
+                {name: json_number(value) for name, value in point.point.items()} | {"chosen": letter}
+                for point, letter in zip(alignments, letters, strict=True)
+            ],
+        }
 
 
 def score_items(

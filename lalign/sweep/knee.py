@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 KNEE_RULE = (
     "Going up from the smallest ratio of each recipe and p (0 is the base model in most), the knee is the last point "
     "before responses degenerate: before they have more repeated 4-grams and fewer distinct bigrams than those to the "
-    "same prompts at the smallest ratio, both by more than 0.02 in the mean and by an exact test that flips signs of prompts "
+    "same prompts at the smallest ratio, both by more than 0.02 in the mean and by an exact test that flips signs of "
+    "prompts "
     "(one-sided, 5 % divided by the ratios compared). One ratio compared needs 5 prompts, 5 need 7, 50 need 10: with "
     "fewer there is no knee."
 )

@@ -76,9 +76,14 @@ class EvalArguments:
         str,
         option("Order of the answers: one drawn per question (seed), or all orders.", EVAL, choices=("seed", "all")),
     ] = "seed"
-    seed: Annotated[int, option("Seed of what is drawn.", EVAL)] = 0
+    seed: Annotated[int, option("Seed of what is drawn, >= 0.", EVAL)] = 0
+    limit: Annotated[int | None, option("Ask this many questions at the most, >= 1.", EVAL, default="all")] = None
+    output: Annotated[
+        Path | None,
+        option("What was chosen each time a question was asked, a JSON line each.", EVAL, "-o", metavar="FILE"),
+    ] = None
     plot: Annotated[Path | None, option("Draw accuracy over ratio: .png or .svg.", EVAL, metavar="FILE")] = None
-    overwrite: Annotated[bool, flag("Replace the plot if it exists.", EVAL, "--overwrite")] = False
+    overwrite: Annotated[bool, flag("Replace the plot and the file of -o if they exist.", EVAL, "--overwrite")] = False
 
 
 @dataclass(frozen=True, slots=True)
