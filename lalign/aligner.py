@@ -52,7 +52,7 @@ class Aligner:
     ) -> Aligner:
         """Load a model: a hub id, a folder, a .gguf file, or None for the default one.
 
-        `engine` is "torch" or "llamacpp", `engine_options` what the latter takes by name. `options` are the fields of
+        `engine` is "torch", "llamacpp" or "vllm", `engine_options` what it takes by name. `options` are the fields of
         `lalign.models.loading.ModelOptions`: device, dtype, device_map, allow_pickle, trust_remote_code, compile.
         Raises `ModelError` or `OptionError`.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lalign import validation
 from lalign.errors import ModelError, OptionError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lalign.engine.interface import Backend
     from lalign.models.loading import ModelOptions
 
-ENGINES = ("torch", "llamacpp")
+ENGINES = ("torch", "llamacpp", "vllm")
 
 
 def check_engine(engine: str) -> None:
@@ -31,6 +31,8 @@ def open_backend(
     check_engine(engine)
     if engine == "llamacpp":
         return _llamacpp(model, engine_options or {})
+    if engine == "vllm":
+        return _vllm(model, engine_options or {})
     if engine_options:
         raise OptionError("engine_option", "--engine torch takes none")
     from lalign.engine.torch_backend import TorchBackend
@@ -51,3 +53,23 @@ def _llamacpp(model: ModelOptions, engine_options: Mapping[str, str]) -> Backend
     if file is None:
         raise ModelError(f"{name}: is no .gguf file, which is what --engine llamacpp runs")
     return LlamaBackend(file, model.name or Path(name).name, engine_options)
+
+
+def _vllm(model: ModelOptions, engine_options: Mapping[str, str]) -> Backend:
+    import torch
+
+    from lalign.engine.vllm.backend import VllmBackend
+    from lalign.engine.vllm.process import check, start
+    from lalign.models.description import describe
+
+    check(engine_options)
+    dtype = model.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    described = describe(model, "vllm", dtype)
+    given: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code}
+    given |= {"load_format": "auto" if model.allow_pickle else "safetensors"}
+    if described.limits.context_reason:
+        # Beyond it the model computes otherwise on short prompts too.
+        given["max_model_len"] = described.limits.context_length
+    return VllmBackend(described, start(described.location, given, engine_options, described.name))

@@ -31,7 +31,10 @@ from transformers import (
 )
 
 from lalign.aligner import Aligner
+from lalign.backends import open_backend
 from lalign.engine.torch_backend import TorchBackend
+from lalign.engine.vllm.backend import VllmBackend
+from lalign.engine.vllm.process import is_installed
 from lalign.method.aligned import Aligned
 from lalign.method.recipe import Recipe
 from lalign.models.loading import LoadedModel, ModelOptions, load
@@ -107,6 +110,17 @@ def threads() -> None:
 def smol() -> LoadedModel:
     """The embedded SmolLM2-135M-Instruct as lalign loads it."""
     return load(ModelOptions())
+
+
+@pytest.fixture(scope="session")
+def vllm_smol() -> VllmBackend:
+    """The same model in vLLM, which takes a minute to start: once for all tests. Context of 512 tokens."""
+    if not is_installed():
+        pytest.skip("vllm is not installed here (docs/engines.md says how; .ci/engines keeps an environment with it)")
+    options = {"max_model_len": "512", "block_size": "32", "kv_cache_memory_bytes": str(1 << 29)}
+    backend = open_backend(ModelOptions(), "vllm", options)
+    assert isinstance(backend, VllmBackend)
+    return backend
 
 
 @pytest.fixture(scope="session")

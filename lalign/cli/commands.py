@@ -167,8 +167,8 @@ def bench(
     from lalign.bench.bench import BenchOptions, Work, measure
     from lalign.bench.report import tables
 
-    if model.engine == "llamacpp":
-        raise OptionError("engine", "bench measures torch; docs/engines.md says how llamacpp compares")
+    if model.engine != "torch" or model.engine_option:
+        raise OptionError("engine", "bench measures torch alone; docs/engines.md has figures of the others")
     sizes = invocation.batch_sizes(measured.batch_sizes)
     repeats = invocation.at_least_one("repeats", measured.repeats) or 1
     options = BenchOptions(sizes, repeats, measured.peers, measured.singly)

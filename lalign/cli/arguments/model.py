@@ -25,7 +25,8 @@ class ModelArguments:
         ),
     ] = None
     engine: Annotated[
-        str, option("What runs the model: torch, or llamacpp for .gguf files as they are.", MODEL, choices=ENGINES)
+        str,
+        option("What runs the model: torch, llamacpp for .gguf as they are, or vllm.", MODEL, choices=ENGINES),
     ] = "torch"
     engine_option: Annotated[
         list[str] | None,
