@@ -17,6 +17,7 @@ from lalign.aligner import Aligner
 from lalign.engine.interface import Backend
 from lalign.engine.llamacpp.backend import LlamaBackend
 from lalign.engine.torch_backend import TorchBackend
+from lalign.engine.vllm.backend import VllmBackend
 from lalign.jobs.job import Job
 from lalign.jobs.output import open_output
 from lalign.jobs.reader import JobInput
@@ -144,12 +145,12 @@ def test_samples_say_what_runs_with_their_seeds_say(
 
 
 def test_samples_share_a_prefill_and_their_rows_until_they_part(open_one: Open, source: Path, tmp_path: Path) -> None:
-    """The likeliest token alone: no sample parts from another."""
+    """The likeliest token alone: no sample parts from another. (vLLM shares a prefill by its cache, and no rows.)"""
     alike = replace(settings(temperature=1.0, top_k=1), samples=4)
     backend = open_one()
     run(backend, source, tmp_path / "out.jsonl", alike)
     assert backend.counters.prompts == 10
-    if backend.name != "scripted":
+    if not isinstance(backend, (ScriptedBackend, VllmBackend)):
         assert backend.counters.step_rows < 2 * backend.counters.tokens / 3
     found = [record["response"] for record in records(tmp_path / "out.jsonl") if "error" not in record]
     assert found == [response for response in found[::4] for _ in range(4)]
