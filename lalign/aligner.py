@@ -72,6 +72,7 @@ class Aligner:
         placement: Placement = "joined",
         chat_template_kwargs: Mapping[str, Any] | None = None,
         allow_special_tokens: bool = False,
+        prefill: str | None = None,
         recipe: str = "lalign",
         sampling: Sampling | None = None,
         execution: Execution | None = None,
@@ -88,7 +89,7 @@ class Aligner:
             contrast: a text for the base twin's place.
             against: texts to move away from, which share a weight of -1.
             system: the system message that both twins share, where a record has none of its own.
-            placement, chat_template_kwargs, allow_special_tokens: see `lalign.options.Prompting`.
+            placement, chat_template_kwargs, allow_special_tokens, prefill: see `lalign.options.Prompting`.
             recipe: a name of `lalign.method.recipes.RECIPES`.
             sampling: how tokens are drawn; `execution`: batch size and statistics.
             first_line: the line number of the first prompt. Sampled tokens depend on the seed and on the prompt's
@@ -102,7 +103,7 @@ class Aligner:
         """
         texts = (principle,) if isinstance(principle, str) else tuple(principle or ())
         principles = make_principles(texts, weights, contrast, against)
-        prompting = Prompting(placement, chat_template_kwargs or {}, allow_special_tokens)
+        prompting = Prompting(placement, chat_template_kwargs or {}, allow_special_tokens, prefill)
         settings = replace(resolve(principles, recipe, sampling or Sampling(), options, prompting), samples=samples)
         ticks = self.ticks(prompts, settings, system=system, execution=execution or Execution(), first_line=first_line)
         return (outcome for outcomes in ticks for outcome in outcomes)
@@ -123,10 +124,8 @@ class Aligner:
         backend = self.backend
         points = settings.points
         template = PromptTemplate(backend.tokenizer, system, settings.prompting)
-        if settings.principles.texts:
-            template.check()
-        placement = settings.prompting.placement
-        writer = ResponseWriter(backend.tokenizer, backend.stop_ids, execution.statistics, placement)
+        template.check(bool(settings.principles.texts))
+        writer = ResponseWriter(backend.tokenizer, backend.stop_ids, execution.statistics, settings.prompting)
         builder = RequestBuilder(template, settings, backend.limits, writer.stops)
         window = WINDOW * (execution.batch_size if execution.batch_size != "auto" else 64)
         items = _requests(prompts, builder, first_line)

@@ -90,6 +90,8 @@ class Prompting:
     template's default; a record's or the job's own system text is kept) or "user" (at the head of the last user turn).
     chat_template_kwargs: variables for the chat template, over which a record's own prevail.
     allow_special_tokens: whether the text of a special token, in a conversation or principle, becomes that token.
+    prefill: what every response begins with, where a conversation does not end with a beginning of its own; None for
+        nothing.
 
     Raises `OptionError` for a value that is none of those.
     """
@@ -97,6 +99,7 @@ class Prompting:
     placement: Placement = "joined"
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     allow_special_tokens: bool = False
+    prefill: str | None = None
 
     def __post_init__(self) -> None:
         validation.choice("placement", self.placement, get_args(Placement))
@@ -104,5 +107,7 @@ class Prompting:
             raise OptionError(
                 "chat_template_kwargs", f"must be a JSON object, not {shortened(self.chat_template_kwargs)}"
             )
+        if self.prefill is not None and not self.prefill.strip():
+            raise OptionError("prefill", "is empty")
         if taken := RESERVED & self.chat_template_kwargs.keys():
             raise OptionError("chat_template_kwargs", f"cannot set {min(taken)}, which lalign sets itself")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ class Result:
     """A response and how it was come by.
 
     `placement` says where in the prompt the principle stood.
+    `prefill` is what the response goes on from, and no part of it; None where it begins anew.
     `token_ids` are those of the response, its stop token too; in JSON they stand under `steps`.
     `summary` and `steps` hold the statistics of design section 3 in nats; either is None where not asked for.
     `steps` has one array per statistic, one entry per generated token: numpy arrays, and `tokens` a list of strings.
@@ -48,6 +50,7 @@ class Result:
     input: Any = None
     placement: Placement = "joined"
     sample: int | None = None
+    prefill: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         align = {**self.alignment.to_dict(), "placement": self.placement}
@@ -55,6 +58,7 @@ class Result:
             align["summary"] = self.summary
         record: dict[str, Any] = {
             **_place(self),
+            **({} if self.prefill is None else {"prefill": self.prefill}),
             "response": self.response,
             "finish_reason": self.finish_reason,
             "usage": {
@@ -98,6 +102,12 @@ class Failure:
 def _place(outcome: Result | Failure) -> dict[str, Any]:
     place: dict[str, Any] = {"id": outcome.id, "line": outcome.line}
     return place if outcome.sample is None else {**place, "sample": outcome.sample}
+
+
+def whole_answer(record: Mapping[str, Any], response: str) -> str:
+    """The response of a record that was written, behind what it goes on from, which is no part of it there."""
+    prefill = record.get("prefill")
+    return prefill + response if isinstance(prefill, str) else response
 
 
 def to_line(outcome: Result | Failure) -> bytes:

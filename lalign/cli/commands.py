@@ -49,7 +49,7 @@ def generate(
 
     cat in.jsonl | lalign generate --principle hh.txt | jq -r .response
     """
-    wanted = replace(invocation.settings(alignment, sampling, by_record=True), samples=several.samples)
+    wanted = replace(invocation.settings(alignment, sampling, output=output), samples=several.samples)
     execution = invocation.execution(running, output.stats)
     return carry_out(sources, wanted, execution, alignment, output, model, running)
 
@@ -76,7 +76,7 @@ def sweep(
     from lalign.figures.sweep import Sweep
 
     alignment, strengths = invocation.swept(alignment, points)
-    given = invocation.settings(alignment, sampling, points.recipes, by_record=True)
+    given = invocation.settings(alignment, sampling, points.recipes, output)
     ps = parse_range(points.ps, "ps", infinite=True) if points.ps is not None else ()
     wanted = replace(given, alignments=sweep_points(given.alignments, strengths, ps), sweep=True)
     invocation.execution(running, output.stats)

@@ -44,8 +44,7 @@ def dry_run(source: JobInput, settings: Settings, system: str | None, model: Mod
     stream = refuse_hopeless(source, settings, inputs, inputs.open())
     tokenizer, limits = load_tokenizer(invocation.model_options(model))
     template = PromptTemplate(tokenizer, system, settings.prompting)
-    if settings.principles.texts:
-        template.check()
+    template.check(bool(settings.principles.texts))
     # Stop strings end a response, of which there is none.
     builder = RequestBuilder(template, settings, limits, lambda texts: lambda tokens: False)
     # A file has no width; two twins beside each other want some.

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from lalign.records.reading import Reading
     from lalign.records.requests import Settings
 
-
 # Of options that name a file of text, those which have a twin that takes the text itself.
 _TEXT_OPTIONS = {"principle": "principle-text"}
 
@@ -76,12 +75,15 @@ def engine_options(given: list[str]) -> dict[str, str]:
 
 
 def settings(
-    alignment: AlignmentArguments, sampling: SamplingArguments, recipes: str | None = None, *, by_record: bool = False
+    alignment: AlignmentArguments,
+    sampling: SamplingArguments,
+    recipes: str | None = None,
+    output: OutputArguments | None = None,
 ) -> Settings:
     """What is wanted of every record; reads the files that options name. Raises `OptionError`.
 
     recipes: names with commas between them: each takes those of the options that it knows.
-    by_record: whether principles may have places that each record fills.
+    output: of `generate` and `sweep`, where principles may have places that each record fills.
     """
     from lalign.options import Prompting
     from lalign.records.prompts import make_principles
@@ -92,7 +94,7 @@ def settings(
     texts += alignment.principle_text or []
     against = [text(file, "against") or "" for file in alignment.against or []]
     fills = any(map(is_template, [*texts, *against]))
-    if fills and not by_record:
+    if fills and output is None:
         raise OptionError("principle", "has {{ fields }}, which records fill in generate and sweep alone")
     contrast = text(alignment.contrast, "contrast")
     principles = make_principles(texts, alignment.weight, contrast, against, by_record=fills)
@@ -103,6 +105,7 @@ def settings(
         cast(Any, alignment.placement),
         json_object("chat_template_kwargs", alignment.chat_template_kwargs),
         alignment.allow_special_tokens,
+        output.prefill if output else None,
     )
     if recipes is None:
         return resolve(principles, alignment.recipe, Sampling(**drawn), given, prompting)
@@ -167,11 +170,7 @@ def execution(running: RunArguments, statistics: str) -> Execution:
         batch_size: Any = size if size == "auto" else int(size)
     except ValueError:
         raise OptionError("batch_size", f"must be a whole number or auto, not {size!r}") from None
-    return Execution(
-        batch_size=batch_size,
-        memory_share=running.memory_share,
-        statistics=cast(Statistics, statistics),
-    )
+    return Execution(batch_size, running.memory_share, cast(Statistics, statistics))
 
 
 def text(path: Path | None, option: str) -> str | None:

@@ -23,7 +23,7 @@ from lalign.jobs.shard import WHOLE
 from lalign.jobs.signals import Interruption
 from lalign.jobs.tally import Tally
 from lalign.jobs.writer import Writer
-from lalign.options import Execution, Statistics
+from lalign.options import Execution, Prompting, Statistics
 from lalign.records.parsing import Message, Record
 from lalign.records.prompts import PROBES, PromptTemplate
 from lalign.records.requests import Settings
@@ -36,6 +36,11 @@ _CONVERSATIONS = (
     (PROBES[0], Message("assistant", "Beta."), PROBES[1]),
     (Message("system", "Gamma."), PROBES[0]),
 )
+
+
+def _written(prompting: Prompting) -> dict[str, Any]:
+    marks = asdict(prompting)
+    return marks if prompting.prefill is not None else {name: marks[name] for name in marks if name != "prefill"}
 
 
 def _ignore(_: Any) -> None:
@@ -100,7 +105,7 @@ class Job:
             "principle": list(settings.principles.texts),
             "weight": list(settings.principles.weights),
             "contrast": settings.principles.contrast,
-            **asdict(settings.prompting),
+            **_written(settings.prompting),
             **asdict(settings.sampling),
         }
         points = [{name: json_number(value) for name, value in asdict(point).items()} for point in settings.alignments]
@@ -116,8 +121,7 @@ class Job:
         A template may print the date, so that another day's prompts are others.
         """
         template = PromptTemplate(tokenizer, self.system, self.settings.prompting)
-        if self.settings.principles.texts:
-            template.check()
+        template.check(bool(self.settings.principles.texts))
         twins: list[Any] = []
         for messages in _CONVERSATIONS:
             try:

@@ -10,11 +10,12 @@ from typing import Any
 from lalign.asking.batch_files import response_reply
 from lalign.asking.chats import Reply
 from lalign.errors import InputError
+from lalign.records.conversations import asked_of
 from lalign.records.json_line import json_object, line_text
 from lalign.records.parsing import Message, parse_fields
 from lalign.records.problems import Unusable, shown
 from lalign.records.source import json_lines, open_lines
-from lalign.results import Failure, RecordId
+from lalign.results import Failure, RecordId, whole_answer
 
 Messages = tuple[Message, ...]
 
@@ -39,6 +40,8 @@ class Contestant:
 
 def read_contestant(path: Path, name: str, field: str = "response") -> Contestant:
     """The answers of a file: lalign's own output, OpenAI Batch output, or any JSON Lines with a text under `field`.
+
+    A prefill that a response of lalign's goes on from is part of the answer.
 
     The id is `id` or `custom_id`, else the number of the line. The prompt is that of `input` (`generate --keep`), else
     that of the record itself. Raises `InputError` for a line that is no answer, and for an id that is there twice.
@@ -68,7 +71,7 @@ def read_prompts(path: Path) -> dict[RecordId, Messages]:
             raise InputError(f"{path}:{number}: {record.message}")
         if record.id in prompts:
             raise InputError(f"{path}:{number}: id: {shown(record.id)} is there twice")
-        prompts[record.id] = record.messages
+        prompts[record.id] = asked_of(record.messages)
     return prompts
 
 
@@ -96,15 +99,16 @@ def _text(fields: Mapping[str, Any], field: str) -> str | None:
     value = fields.get(field)
     if isinstance(value, dict) and "custom_id" in fields:
         reply = response_reply(fields)
-        return reply.text if isinstance(reply, Reply) else None
+        own = fields.get("lalign")
+        return whole_answer(own if isinstance(own, dict) else {}, reply.text) if isinstance(reply, Reply) else None
     if value is None:
         raise Unusable("invalid_type", f"{field}: missing; --response-field names another")
     if not isinstance(value, str):
         raise Unusable("invalid_type", f"{field}: must be a string, not {shown(value)}")
-    return value
+    return whole_answer(fields, value) if field == "response" else value
 
 
 def _prompt(fields: Mapping[str, Any], number: int) -> Messages | None:
     given = fields.get("input")
     record = parse_fields(given if isinstance(given, dict) else fields, number)
-    return None if isinstance(record, Failure) else record.messages
+    return None if isinstance(record, Failure) else asked_of(record.messages)

@@ -3,6 +3,8 @@
 The rule that all twins hold: both contain the conversation, the principled one contains the principle, and nothing
 else differs but a system block that it opens or, where that was asked for, a default text that it replaces. It is
 checked on the text of every pair, and once at the start on a conversation of our own.
+
+Where the last turn is the assistant's, the text ends with what it says there, and the response goes on from it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 from lalign.errors import ModelError, PromptError
 from lalign.options import Placement
 from lalign.prefixes import common_prefix
+from lalign.records.encoding import unused_characters
 from lalign.records.parsing import Message
 
 # Letters of both cases, so that a template that changes the case is noticed.
@@ -60,7 +63,8 @@ class ChatTemplate:
     ) -> tuple[str, str]:
         """The text of a conversation, and the same with `mark` where the principle stands (twice the same for None).
 
-        Raises `PromptError` where the template refuses the conversation, or where the rule cannot be held.
+        Where the last turn is the assistant's, both end with what it says. Raises `PromptError` where the template
+        refuses the conversation, or where the rule cannot be held.
         """
         base = self._rendered(system, turns)
         if problem := _changed(base, turns):
@@ -68,7 +72,7 @@ class ChatTemplate:
         if mark is None:
             return base, base
         if placement == "user":
-            marked = self._rendered(system, [*turns[:-1], Message("user", joined(mark, turns[-1].content))])
+            marked = self._rendered(system, with_mark(turns, mark))
         else:
             marked = self._rendered(joined(system, mark), turns)
         if is_inserted(base, marked, mark):
@@ -98,17 +102,21 @@ class ChatTemplate:
             return error
 
     def _applied(self, system: str | None, turns: Sequence[Message]) -> str:
+        continued = turns[-1].content if turns[-1].role == "assistant" else None
         conversation = [{"role": turn.role, "content": turn.content} for turn in turns]
+        (end,) = unused_characters([system or "", *(turn.content for turn in turns)], 1)
+        if continued is not None:
+            conversation[-1]["content"] += end
         if system is not None:
             conversation.insert(0, {"role": "system", "content": system})
         try:
             rendered: str = self._tokenizer.apply_chat_template(
-                conversation, tokenize=False, add_generation_prompt=True, **self._variables
+                conversation, tokenize=False, add_generation_prompt=continued is None, **self._variables
             )
         except Exception as error:  # a chat template may raise anything at a conversation that it does not allow
             message = f"the chat template refuses the conversation: {' '.join(str(error).split())}"
             raise PromptError(message) from error
-        return rendered
+        return rendered if continued is None else _up_to(rendered, end, continued)
 
 
 def joined(first: str | None, second: str) -> str:
@@ -116,10 +124,24 @@ def joined(first: str | None, second: str) -> str:
     return f"{first}\n\n{second}" if first and second else first or second
 
 
+def with_mark(turns: Sequence[Message], mark: str) -> list[Message]:
+    """Turns with `mark` at the head of the last that is the user's."""
+    at = max(index for index, turn in enumerate(turns) if turn.role == "user")
+    return [*turns[:at], Message("user", joined(mark, turns[at].content)), *turns[at + 1 :]]
+
+
 def is_inserted(base: str, marked: str, mark: str) -> bool:
     """Whether `marked` is `base` with something put in at one place, `mark` within it."""
     start = len(common_prefix([base, marked]))
     return mark in marked and len(marked) >= len(base) and marked.endswith(base[start:])
+
+
+def _up_to(text: str, end: str, continued: str) -> str:
+    """A text up to `end`, before which must stand what is to be continued. Raises `PromptError` where it does not."""
+    before, found, behind = text.partition(end)
+    if found and end not in behind and before.endswith(continued.lstrip()):
+        return before
+    raise PromptError("the chat template leaves out what the assistant says last, or changes it: it cannot go on there")
 
 
 def _changed(text: str, turns: Sequence[Message]) -> str | None:

@@ -41,6 +41,22 @@ class Message:
 Messages = tuple[Message, ...]
 
 
+def prefill_of(messages: Sequence[Message]) -> str | None:
+    """What a last turn of the assistant's says, with which the response is to begin; None where there is none."""
+    return messages[-1].content if messages and messages[-1].role == "assistant" else None
+
+
+def asked_of(messages: Messages) -> Messages:
+    """A conversation without such a turn: up to the user's turn that is to be answered."""
+    return messages if prefill_of(messages) is None else messages[:-1]
+
+
+def prefilled(messages: Sequence[Message], prefill: str | None) -> tuple[Message, ...]:
+    """A conversation with a job's own prefill, where it has no such turn itself."""
+    given = tuple(messages)
+    return given if prefill is None or prefill_of(given) is not None else (*given, Message("assistant", prefill))
+
+
 def read_body(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """The body of an OpenAI Batch line; empty where the line has another form. Raises `Unusable`."""
     body = fields.get("body")
@@ -58,7 +74,8 @@ def read_body(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 def read_conversation(fields: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[Messages, str | None]:
     """The turns up to the one to answer, and the key they were read from where that is one of `GUESSED`.
 
-    The last turn is a user's, and only the first can be a system turn. Raises `Unusable`.
+    The last turn is a user's, or an assistant's that the response goes on from; only the first can be a system turn.
+    Raises `Unusable`.
     """
     if (turns := fields.get("messages")) is not None:
         return _conversation("messages", turns), None
@@ -100,10 +117,11 @@ def _prompt(field: str, text: Any) -> Messages:
     return (Message("user", filled(field, text)),)
 
 
-def _conversation(field: str, turns: Any) -> Messages:
+def _conversation(field: str, turns: Any, *, may_go_on: bool = True) -> Messages:
     if not isinstance(turns, list):
         raise Unusable("invalid_type", f"{field}: must be a list of messages, not {shown(turns)}")
-    return _answerable(field, [_message(f"{field}[{index}]", turn) for index, turn in enumerate(turns)])
+    messages = [_message(f"{field}[{index}]", turn) for index, turn in enumerate(turns)]
+    return _answerable(field, messages, may_go_on=may_go_on)
 
 
 def _message(field: str, turn: Any) -> Message:
@@ -132,13 +150,13 @@ def _said(role: Role, field: str, content: Any) -> Message:
     return Message(role, string(field, content) if role == "system" else filled(field, content))
 
 
-def _answerable(field: str, messages: Sequence[Message]) -> Messages:
+def _answerable(field: str, messages: Sequence[Message], *, may_go_on: bool = False) -> Messages:
     if not any(message.role == "user" for message in messages):
         raise Unusable("no_user_turn", f"{field}: must hold at least one user turn")
     for index, message in enumerate(messages):
         if message.role == "system" and index > 0:
             raise Unusable("invalid_type", f"{field}[{index}].role: a system turn must come first")
-    if messages[-1].role != "user":
+    if messages[-1].role == "assistant" and not may_go_on:
         raise Unusable("no_user_turn", f"{field}: the last turn must be the user's, not the {messages[-1].role}'s")
     return tuple(messages)
 
@@ -146,7 +164,8 @@ def _answerable(field: str, messages: Sequence[Message]) -> Messages:
 def _chosen(field: str, chosen: Any) -> Messages:
     """What the last answer of a preference was given to."""
     if isinstance(chosen, list):
-        return _conversation(field, _asked(chosen, lambda turn: _role(turn, "role", _ROLES) == "assistant"))
+        asked = _asked(chosen, lambda turn: _role(turn, "role", _ROLES) == "assistant")
+        return _conversation(field, asked, may_go_on=False)
     turns = _asked(transcripts.split(field, filled(field, chosen)), lambda turn: turn[0] == "Assistant")
     return _answerable(
         field,

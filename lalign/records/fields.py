@@ -74,7 +74,7 @@ _ASKED = frozenset(
         *("do_sample", "min_tokens", "min_new_tokens", "no_repeat_ngram_size", "ignore_eos", "stop_token_ids"),
         *("bad_words", "stop_sequences", "stop_strings", "system_prompt"),
         *("recipe", "scale", "anchor", "support", "support_top_p", "support_temperature", "max_kl", "weight"),
-        *("kl", "kl_total", "direction", "against"),
+        *("kl", "kl_total", "direction", "against", "prefill"),
     ]
 )
 # Names shorter than this are like too many others to be guessed at by more than case and punctuation.

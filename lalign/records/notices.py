@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from lalign.records.conversations import prefill_of
 from lalign.records.parsing import Record
 from lalign.records.problems import shown
 
@@ -18,6 +19,7 @@ class Notices:
     def __init__(self) -> None:
         self._ignored: Counter[str] = Counter()
         self._read_from: Counter[str] = Counter()
+        self._continued = 0
 
     def count(self, record: Record) -> None:
         """Take one record into account."""
@@ -27,12 +29,16 @@ class Notices:
                 self._ignored[name] += 1
         if record.read_from is not None:
             self._read_from[record.read_from] += 1
+        self._continued += prefill_of(record.messages) is not None
 
     def lines(self, name: str) -> list[str]:
         """What is to be told of the input called `name`; nothing where there is nothing."""
         told = []
         if self._read_from:
             told.append(f"{name}: prompts were read from {_listed(self._read_from)}")
+        if self._continued:
+            records = "1 record ends" if self._continued == 1 else f"{self._continued} records end"
+            told.append(f"{name}: {records} with an assistant's turn, which the response goes on from")
         if self._ignored:
             told.append(f"{name}: ignored {_listed(self._ignored)}")
         return told

@@ -34,7 +34,8 @@ __all__ = ["Message", "Problem", "Record", "Role", "parse_fields", "parse_record
 class Record:
     """A line that can be answered.
 
-    `messages` end with a user turn, and only the first can be a system turn. `options` holds the line's own values
+    `messages` end with a user turn, or with one of the assistant's that the response goes on from, and only the first
+    can be a system turn. `options` holds the line's own values
     of `ratio` and `p` (fields of `options.Alignment`) and `temperature`, `top_p`, `top_k`, `min_p`,
     `repetition_penalty`, `max_new_tokens`, `seed` and `stop` (of `options.Sampling`), each valid there. `principle`
     and `contrast` are texts, never file names, `principles` those of the job with the record's fields in them,

@@ -12,7 +12,8 @@ import orjson
 from lalign.errors import ModelError, OptionError, PromptError
 from lalign.options import Placement, Prompting
 from lalign.prefixes import common_prefix
-from lalign.records.chat import PROBE, SENTINEL, ChatTemplate, joined
+from lalign.records.chat import PROBE, SENTINEL, ChatTemplate, joined, with_mark
+from lalign.records.conversations import prefilled
 from lalign.records.encoding import Encoder, unused_characters
 from lalign.records.parsing import Message
 
@@ -77,8 +78,7 @@ class PlainText:
         if mark is None:
             return base, base
         if placement == "user":
-            turns = [*turns[:-1], Message("user", joined(mark, turns[-1].content))]
-            return base, joined(system, _transcript(turns))
+            return base, joined(system, _transcript(with_mark(turns, mark)))
         return base, joined(joined(system, mark), _transcript(turns))
 
 
@@ -90,7 +90,8 @@ class PromptTemplate:
     principle alone. A template that writes no system turn gets it at the head of the first user turn; a model with no
     template gets plain text.
 
-    Raises `ModelError` for a chat template that does not write conversations as they are.
+    Raises `ModelError` for a chat template that does not write conversations as they are, `OptionError` for a
+    `prompting.prefill` where there is none.
     """
 
     def __init__(self, tokenizer: Any, system: str | None = None, prompting: Prompting | None = None) -> None:
@@ -100,14 +101,17 @@ class PromptTemplate:
         self.encoder = Encoder(tokenizer, allow_special_tokens=self.prompting.allow_special_tokens)
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
         self._templates: dict[bytes, ChatTemplate | PlainText] = {}
+        if self.prompting.prefill is not None and not self.is_chat:
+            raise OptionError("prefill", "begins an assistant turn, and the model has no chat template to write one")
         self._template({})
 
-    def check(self) -> None:
-        """Raise `ModelError` where no principle can be put into a conversation that has no system turn."""
+    def check(self, with_principle: bool = True) -> None:
+        """Raise `ModelError` where a conversation without a system turn takes no principle, or no prefill."""
         template = self._template({})
         if isinstance(template, ChatTemplate) and not (template.needs_system and self.system is None):
             try:
-                template.pair(self.system, PROBE, self.prompting.placement, SENTINEL)
+                turns = prefilled(PROBE, self.prompting.prefill)
+                template.pair(self.system, turns, self.prompting.placement, SENTINEL if with_principle else None)
             except PromptError as error:
                 raise ModelError(str(error)) from error
 
@@ -118,7 +122,7 @@ class PromptTemplate:
     def twins(
         self, messages: Sequence[Message], principles: Principles, variables: Mapping[str, Any] | None = None
     ) -> list[list[int]]:
-        """The ids of the base twin, then those of one principled twin per principle.
+        """The ids of the base twin, then those of one principled twin per principle; all end with the same prefill.
 
         `variables` of the conversation's own go over the job's `chat_template_kwargs`. Raises `PromptError` where the
         chat template refuses the conversation, or writes it in such a way that the twins differ by more than the
@@ -175,9 +179,10 @@ class PromptTemplate:
         return self._templates[key]
 
     def _split(self, messages: Sequence[Message]) -> tuple[str | None, list[Message]]:
-        if messages and messages[0].role == "system":
-            return messages[0].content, list(messages[1:])
-        return self.system, list(messages)
+        given = prefilled(messages, self.prompting.prefill)
+        if given and given[0].role == "system":
+            return given[0].content, list(given[1:])
+        return self.system, list(given)
 
     def _without_bos(self, turns: list[Message]) -> tuple[str, list[Message]]:
         """The BOS that begins a prompt rendered elsewhere: to be written, unless the tokenizer adds it."""
@@ -188,8 +193,9 @@ class PromptTemplate:
 
 
 def _transcript(turns: Sequence[Message]) -> str:
-    """A lone prompt as it is; several turns as a transcript that ends where the assistant speaks."""
+    """A lone prompt as it is; several turns as a transcript that ends where the assistant speaks, or goes on."""
     if len(turns) == 1:
         return turns[0].content
     names = {"user": "Human", "assistant": "Assistant"}
-    return "\n\n".join([*(f"{names[turn.role]}: {turn.content}" for turn in turns), "Assistant:"])
+    spoken = [f"{names[turn.role]}: {turn.content}" for turn in turns]
+    return "\n\n".join(spoken if turns[-1].role == "assistant" else [*spoken, "Assistant:"])

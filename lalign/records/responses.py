@@ -8,7 +8,8 @@ import numpy as np
 
 from lalign.engine.interface import Ended
 from lalign.method.statistics import columns, summarise
-from lalign.options import Placement, Statistics
+from lalign.options import Prompting, Statistics
+from lalign.records.conversations import prefill_of, prefilled
 from lalign.records.detokenizer import Detokenizer
 from lalign.records.parsing import Record
 from lalign.results import Failure, Result, Usage
@@ -26,16 +27,16 @@ class ResponseWriter:
         tokenizer: the model's.
         stop_ids: token ids that end a response and are no part of its text.
         statistics: which statistics results carry.
-        placement: where the principle stood, for results to say.
+        prompting: how prompts were written, for results to say.
     """
 
     def __init__(
-        self, tokenizer: Any, stop_ids: frozenset[int], statistics: Statistics, placement: Placement = "joined"
+        self, tokenizer: Any, stop_ids: frozenset[int], statistics: Statistics, prompting: Prompting | None = None
     ) -> None:
         self.detokenizer = Detokenizer(tokenizer, stop_ids)
         self.stops = self.detokenizer.stops
         self.statistics = statistics
-        self.placement = placement
+        self.prompting = prompting or Prompting()
 
     def outcome(self, ended: Ended, record: Record) -> Result | Failure:
         """The result of a sequence, or the failure it ended with."""
@@ -54,12 +55,13 @@ class ResponseWriter:
             finish_reason="stop" if reason == "stop" else "length",
             usage=Usage(base, sum(len(ids) - base for ids in request.principled), len(sequence.tokens)),
             alignment=alignment,
-            placement=self.placement,
+            placement=self.prompting.placement,
             token_ids=tuple(sequence.tokens),
             summary=None if table is None else summarise(table),
             steps=self._steps(sequence.tokens, table) if self.statistics == "steps" and table is not None else None,
             input=record.raw,
             sample=sequence.point.sample,
+            prefill=prefill_of(prefilled(record.messages, self.prompting.prefill)),
         )
 
     def _steps(self, tokens: list[int], table: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lalign.errors import InputError
+from lalign.records.conversations import asked_of
 from lalign.records.parsing import Message, Record, parse_fields, parse_record
 from lalign.records.source import json_lines, open_lines
 from lalign.results import Failure
@@ -22,7 +23,7 @@ def kept_prompt(answer: Answer) -> Conversation:
     found = parse_fields(kept, answer.line)
     if isinstance(found, Failure):
         raise answer.error(f"input: {found.message}")
-    return found.messages
+    return asked_of(found.messages)
 
 
 class PromptFile:
@@ -58,7 +59,7 @@ class PromptFile:
             raise answer.error(f"{self.name} has no line for it")
         if isinstance(found, Failure):
             raise InputError(f"{self.name}:{found.line}: {found.message}")
-        return found.messages
+        return asked_of(found.messages)
 
 
 def conversations(answers: Iterable[Answer], prompts: PromptFile | None) -> Iterable[tuple[Answer, Conversation]]:

@@ -10,6 +10,7 @@ from itertools import islice
 import orjson
 
 from lalign.errors import first_line
+from lalign.results import whole_answer
 from lalign.rewards.answers import Answer
 from lalign.rewards.model import RewardModel
 from lalign.rewards.prompts import Conversation
@@ -70,7 +71,7 @@ def score(answers: Iterable[tuple[Answer, Conversation]], model: RewardModel, ba
 def _row(model: RewardModel, answer: Answer, messages: Conversation) -> list[int] | str:
     """The token ids of an answer in its conversation, or why it cannot be scored."""
     try:
-        row = model.token_ids(messages, answer.record["response"])
+        row = model.token_ids(messages, whole_answer(answer.record, answer.record["response"]))
     except Exception as error:  # a chat template may raise anything at a conversation that it does not allow
         return first_line(error)
     if model.context_length is not None and len(row) > model.context_length:

@@ -13,6 +13,11 @@ import pyarrow.parquet
 import pytest
 from conftest import Finished, Lalign, Pipe
 
+from lalign.judging.answers import read_contestant
+from lalign.records.parsing import Message
+from lalign.rewards.answers import read_answers
+from lalign.rewards.prompts import kept_prompt
+
 QUESTIONS = [
     {"qid": "a", "question": "One and one?", "context": "sums", "domain": "maths"},
     {"qid": "b", "question": "A fruit?", "context": "food", "domain": "cooking"},
@@ -194,3 +199,63 @@ class TestTables:
 
     def test_none_of_them_is_written_to(self, lalign: Lalign, tables: list[str]) -> None:
         assert "is the input" in told(lalign.generate(*tables, "-o", "c.jsonl", "--overwrite"))
+
+
+class TestPrefill:
+    """`--prefill`, and conversations that end with the assistant: the response goes on, and the record says whence."""
+
+    def answered(self, lalign: Lalign, *arguments: object, **asked: Any) -> dict[str, Any]:
+        finished = lalign.generate("--ratio", 2, *arguments, stdin=lines(asked))
+        assert finished.status == 0, finished.err
+        return dict(finished.records[0])
+
+    def test_is_no_part_of_the_response_and_of_the_record(self, lalign: Lalign) -> None:
+        given = self.answered(lalign, "--prefill", "Well, ", prompt="Why?")
+        turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Well, "}]
+        assert given == self.answered(lalign, messages=turns)
+        assert given["prefill"] == "Well, "
+        bare = self.answered(lalign, prompt="Why?")
+        assert "prefill" not in bare
+        assert given["usage"]["prompt_tokens"] > bare["usage"]["prompt_tokens"]
+        assert given["usage"]["principle_tokens"] == bare["usage"]["principle_tokens"]
+
+    def test_the_model_goes_on_with_its_own_words_as_it_did(self, lalign: Lalign) -> None:
+        whole = self.answered(lalign, "--max-new-tokens", 8, prompt="Why?")
+        written, ids = whole["steps"]["tokens"], whole["steps"]["token_ids"]
+        again = 0
+        for place in range(1, 8):
+            begun = "".join(written[:place])
+            given = ("--prefill", begun, "--max-new-tokens", 8 - place)
+            rest = self.answered(lalign, *given, prompt="Why?") if begun.strip() else whole
+            # Where it is tokenised as it was written.
+            if rest["usage"]["prompt_tokens"] == whole["usage"]["prompt_tokens"] + place:
+                again += 1
+                assert rest["steps"]["token_ids"] == ids[place:]
+                assert begun + rest["response"] == whole["response"]
+        assert again
+
+    def test_stands_beside_an_openai_answer(self, lalign: Lalign) -> None:
+        line = self.answered(lalign, "--prefill", "Well, ", "--output-format", "openai-batch", prompt="Why?")
+        assert line["lalign"]["prefill"] == "Well, "
+        content = line["response"]["body"]["choices"][0]["message"]["content"]
+        assert content == self.answered(lalign, "--prefill", "Well, ", prompt="Why?")["response"]
+
+    def test_is_shown_before_anything_is_answered(self, lalign: Lalign) -> None:
+        finished = lalign.generate("--prefill", "Well, ", "--dry-run", 1, stdin=lines({"prompt": "Why?"}))
+        assert finished.out.count(b"Well, ") == 2
+
+    def test_a_blank_one_is_refused(self, lalign: Lalign) -> None:
+        assert told(lalign.generate("--prefill", " ", stdin=lines({"prompt": "Hi"}))) == "--prefill: is empty"
+
+    def test_is_part_of_what_is_judged_and_scored(self, lalign: Lalign, tmp_path: Path) -> None:
+        turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Well, "}]
+        for name, form in (("own", "jsonl"), ("openai", "openai-batch")):
+            asked = ("--keep", "--output-format", form, "-o", f"{name}.jsonl")
+            assert lalign.generate(*asked, stdin=lines({"id": "a", "messages": turns})).status == 0
+        contestants = [read_contestant(tmp_path / f"{name}.jsonl", name) for name in ("own", "openai")]
+        record = orjson.loads((tmp_path / "own.jsonl").read_bytes())
+        for contestant in contestants:
+            assert contestant.answers["a"].text == "Well, " + record["response"]
+        assert contestants[0].answers["a"].prompt == (Message("user", "Why?"),)
+        (answer,) = read_answers(tmp_path / "own.jsonl")
+        assert kept_prompt(answer) == (Message("user", "Why?"),)

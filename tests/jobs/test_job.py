@@ -366,6 +366,7 @@ class TestFingerprint:
             ("contrast", {"principles": make_principles(["Be kind."], contrast="Be cruel.")}),
             ("placement", {"prompting": Prompting("user")}),
             ("chat_template_kwargs", {"prompting": Prompting(chat_template_kwargs={"enable_thinking": False})}),
+            ("prefill", {"prompting": Prompting(prefill="So")}),
             ("allow_special_tokens", {"prompting": Prompting(allow_special_tokens=True)}),
             ("max_new_tokens", {"sampling": Sampling(max_new_tokens=4)}),
             ("temperature", {"sampling": Sampling(max_new_tokens=3, temperature=1)}),

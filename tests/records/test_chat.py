@@ -10,7 +10,7 @@ from conftest import CHATML, TinyTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lalign.errors import ModelError, PromptError
+from lalign.errors import ModelError, OptionError, PromptError
 from lalign.options import Placement, Prompting
 from lalign.records.chat import is_inserted
 from lalign.records.parsing import Message
@@ -201,6 +201,82 @@ def test_a_template_that_insists_on_a_system_message(make: Callable[..., PromptT
     given = make(template, system="You are Ada.")
     given.check()
     assert texts(given, ASK)[1] == expected
+
+
+# What the response goes on from.
+
+BEGUN = (*ASK, Message("assistant", "Because "))
+THINKING = EACH.replace("m.content", "m.content.split('</think>')[-1]")
+
+
+@pytest.mark.parametrize("placement", ["joined", "replace", "user"])
+@pytest.mark.parametrize("messages", [BEGUN, (*MULTI_TURN, BEGUN[-1]), (*OWN_SYSTEM, BEGUN[-1])])
+@pytest.mark.parametrize("kind", HOLDING)
+def test_both_twins_end_with_what_the_assistant_has_begun(
+    make: Callable[..., PromptTemplate], kind: str, messages: tuple[Message, ...], placement: Placement
+) -> None:
+    template = make(HOLDING[kind], placement)
+    base, principled = texts(template, messages)
+    assert base.endswith("Because ")
+    assert principled.endswith("Because ")
+    assert PRINCIPLE not in base
+    assert principled.count(PRINCIPLE) == 1
+
+
+@pytest.mark.parametrize("begun", ["Because", "\n Because", "Because <|im_end|>", "<think>Well.</think> So", "A\n\nB"])
+@pytest.mark.parametrize("kind", [kind for kind in HOLDING if HOLDING[kind]])
+def test_a_continued_text_is_that_of_transformers(make: Callable[..., PromptTemplate], kind: str, begun: str) -> None:
+    template = make(HOLDING[kind], allow_special_tokens=True)
+    given = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": begun}]
+    ids = template.twins((*ASK, Message("assistant", begun)), make_principles([]))[0]
+    stock = template.tokenizer.apply_chat_template(given, tokenize=False, continue_final_message=True)
+    assert ids == template.tokenizer(stock, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("placement", ["joined", "replace", "user"])
+@pytest.mark.parametrize("template", [WITH_DEFAULT, NO_SYSTEM_ROLE, CHATML])
+def test_a_prefill_of_the_job_is_a_turn_of_each_record_that_has_none(
+    make: Callable[..., PromptTemplate], template: str, placement: Placement
+) -> None:
+    prefilling = make(template, placement, prefill="Because ")
+    prefilling.check()
+    assert texts(prefilling, ASK) == texts(make(template, placement), BEGUN)
+    own = (*ASK, Message("assistant", "Well"))
+    assert texts(prefilling, own) == texts(make(template, placement), own)
+    prefixes = prefilling.shared_prefixes(make_principles([PRINCIPLE]))
+    twins = prefilling.twins(ASK, make_principles([PRINCIPLE]))
+    assert all(twin[: len(prefix)] == prefix for twin, prefix in zip(twins, prefixes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("template", "begun", "reason"),
+    [
+        (THINKING, "<think>Well.</think>So", "leaves out what the assistant says last, or changes it"),
+        (EACH.replace("m.content", "m.content | upper"), "So", "changes the case of what the"),
+        (EACH.replace("m.content", "m.content if m.role == 'user' else ''"), "So", "leaves out what the assistant"),
+        (
+            EACH.replace("m.content", "m.content + (raise_exception('no such turn') if m.role == 'assistant' else '')"),
+            "So",
+            "refuses the conversation: no such turn",
+        ),
+        (f"{EACH}{{{{ messages[-1].content }}}}", "So", "leaves out what the assistant says last, or changes it"),
+    ],
+)
+def test_a_template_that_does_not_let_it_go_on_is_refused(
+    make: Callable[..., PromptTemplate], template: str, begun: str, reason: str
+) -> None:
+    with pytest.raises((ModelError, PromptError), match=f"^the chat template {reason}"):
+        texts(make(template, allow_special_tokens=True), (*ASK, Message("assistant", begun)))
+    with pytest.raises(ModelError, match=f"^the chat template {reason}"):
+        make(template, allow_special_tokens=True, prefill=begun).check()
+
+
+def test_without_a_template_a_transcript_goes_on_and_a_lone_prompt_takes_no_prefill(
+    make: Callable[..., PromptTemplate],
+) -> None:
+    assert texts(make(None), BEGUN)[1] == "<bos>Be kind.\n\nHuman: Why?\n\nAssistant: Because "
+    with pytest.raises(OptionError, match="has no chat template"):
+        make(None, prefill="Because ")
 
 
 # Where the principle stands.

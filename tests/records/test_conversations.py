@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lalign.records.notices import Notices
 from lalign.records.parsing import Message, Record, parse_fields
 from lalign.results import Failure
 
@@ -52,6 +53,29 @@ def test_earlier_answers_are_part_of_the_conversation() -> None:
 
 def test_an_answer_without_its_prompt_cannot_be_used() -> None:
     assert failure({"chosen": [ANSWER]}).message == "chosen: must hold at least one user turn"
+
+
+# Beginnings of an answer
+
+
+@pytest.mark.parametrize(
+    "line", [{"messages": [USER, ANSWER]}, {"prompt": [USER, ANSWER]}, {"body": {"messages": [USER, ANSWER]}}]
+)
+def test_a_last_turn_of_the_assistant_s_is_gone_on_from_and_told_of(line: dict[str, Any]) -> None:
+    found = record(line)
+    assert found.messages == (*ASKED, Message("assistant", "SECRET"))
+    notices = Notices()
+    notices.count(found)
+    assert notices.lines("in") == ["in: 1 record ends with an assistant's turn, which the response goes on from"]
+
+
+def test_a_blank_beginning_is_none() -> None:
+    blank = {"role": "assistant", "content": " "}
+    assert failure({"messages": [USER, blank]}).message == "messages[1].content: must not be blank"
+
+
+def test_preferences_are_never_gone_on_from() -> None:
+    assert failure({"chosen": [USER, ANSWER, ANSWER]}).type == "no_user_turn"
 
 
 # System turns

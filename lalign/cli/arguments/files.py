@@ -84,6 +84,14 @@ class OutputArguments(ResultArguments):
     id_field: Annotated[
         str | None, option("Field with the record's id.", OUTPUT, metavar="NAME", default="id, custom_id")
     ] = None
+    prefill: Annotated[
+        str | None,
+        option(
+            "What every response begins with; a record whose last turn is the assistant's has its own.",
+            OUTPUT,
+            metavar="TEXT",
+        ),
+    ] = None
     stats: Annotated[
         str,
         option(

@@ -15,6 +15,9 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 from lalign.engine.llamacpp.backend import LlamaBackend
 from lalign.engine.llamacpp.template import Template
 from lalign.engine.llamacpp.tokenizer import GgufTokenizer
+from lalign.options import Prompting
+from lalign.records.parsing import Message
+from lalign.records.prompts import PromptTemplate, make_principles
 
 TURNS = [{"role": "system", "content": "Be."}, {"role": "user", "content": "Two\nlines"}]
 TEMPLATES = [
@@ -78,6 +81,16 @@ def test_a_template_writes_what_transformers_writes(theirs: Any, source: str) ->
     assert written == theirs.apply_chat_template(
         TURNS, chat_template=source, tokenize=False, add_generation_prompt=True, thinking="no"
     )
+
+
+def test_what_a_response_goes_on_from_is_as_in_transformers(mine: GgufTokenizer, theirs: Any) -> None:
+    turns = (Message("user", "Why?"), Message("assistant", "Because of <|im_end|> "))
+    principles = make_principles(["Be kind."])
+    assert PromptTemplate(mine).twins(turns, principles) == PromptTemplate(theirs).twins(turns, principles)
+    prefilling = Prompting(prefill="Because")
+    ids = PromptTemplate(mine, prompting=prefilling).twins(turns[:1], principles)
+    assert ids == PromptTemplate(theirs, prompting=prefilling).twins(turns[:1], principles)
+    assert mine.decode(ids[0]).endswith("<|im_start|>assistant\nBecause")
 
 
 @pytest.mark.parametrize(
