@@ -8,6 +8,7 @@ from typing import Any
 
 from lalign.backends import open_backend
 from lalign.engine.interface import Backend, Counters, Request
+from lalign.errors import OptionError
 from lalign.options import Execution, Placement, Prompting, Sampling
 from lalign.records.lookahead import Lookahead
 from lalign.records.ordering import InOrder
@@ -78,6 +79,7 @@ class Aligner:
         execution: Execution | None = None,
         first_line: int = 1,
         samples: int = 1,
+        logprobs: int = 0,
         **options: Any,
     ) -> Iterator[Result | Failure]:
         """Answer prompts in their order; each is answered as soon as it and those before it are done.
@@ -96,6 +98,7 @@ class Aligner:
                 line, so that calls with the same seed and lines draw alike: a caller who reads in chunks lets the
                 lines go on from call to call, and gets what one call over all of them would give.
             samples: responses of each prompt, one after the other; see `lalign.records.requests.Settings`.
+            logprobs: how many of the likeliest tokens each `Result.logprobs` has at each token; 0 for none.
             options: any field of the recipe or of `Sampling` by name, over the recipe and `sampling`.
 
         Yields `Result`, or `Failure` where a prompt cannot be answered. Raises `OptionError` for an option out of
@@ -104,7 +107,8 @@ class Aligner:
         texts = (principle,) if isinstance(principle, str) else tuple(principle or ())
         principles = make_principles(texts, weights, contrast, against)
         prompting = Prompting(placement, chat_template_kwargs or {}, allow_special_tokens, prefill)
-        settings = replace(resolve(principles, recipe, sampling or Sampling(), options, prompting), samples=samples)
+        one = resolve(principles, recipe, sampling or Sampling(), options, prompting)
+        settings = replace(one, samples=samples, logprobs=logprobs)
         ticks = self.ticks(prompts, settings, system=system, execution=execution or Execution(), first_line=first_line)
         return (outcome for outcomes in ticks for outcome in outcomes)
 
@@ -123,6 +127,8 @@ class Aligner:
         """
         backend = self.backend
         points = settings.points
+        if settings.logprobs and execution.statistics == "none":
+            raise OptionError("logprobs", "come with statistics, and there are to be none")
         template = PromptTemplate(backend.tokenizer, system, settings.prompting)
         template.check(bool(settings.principles.texts))
         writer = ResponseWriter(backend.tokenizer, backend.stop_ids, execution.statistics, settings.prompting)

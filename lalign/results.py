@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,6 +27,26 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and its log-probability in nats, -inf where a distribution does not have it.
+
+    `bytes` are those that it stands for, which may be part of a character that `text` cannot show.
+    `likeliest` are the likeliest tokens in its place, where this is a token that was taken.
+    """
+
+    id: int
+    text: str
+    bytes: bytes
+    logprob: float
+    likeliest: tuple[TokenLogprob, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        logprob = self.logprob if math.isfinite(self.logprob) else None
+        shown: dict[str, Any] = {"token": self.text, "token_id": self.id, "logprob": logprob}
+        return {**shown, "top_logprobs": [one.to_dict() for one in self.likeliest]} if self.likeliest else shown
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """A response and how it was come by.
 
@@ -34,6 +55,8 @@ class Result:
     `token_ids` are those of the response, its stop token too; in JSON they stand under `steps`.
     `summary` and `steps` hold the statistics of design section 3 in nats; either is None where not asked for.
     `steps` has one array per statistic, one entry per generated token: numpy arrays, and `tokens` a list of strings.
+    `logprobs` has the tokens of the response with the likeliest in their place, by the names of
+    `method.aligned.DISTRIBUTIONS`; None where not asked for.
     `input` is the record as read, with `--keep`.
     `sample` counts the responses of one record from 0, where several are asked for.
     """
@@ -51,6 +74,7 @@ class Result:
     placement: Placement = "joined"
     sample: int | None = None
     prefill: str | None = None
+    logprobs: dict[str, tuple[TokenLogprob, ...]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         align = {**self.alignment.to_dict(), "placement": self.placement}
@@ -70,6 +94,8 @@ class Result:
         }
         if self.steps is not None:
             record["steps"] = self.steps
+        if self.logprobs is not None:
+            record["logprobs"] = {name: [one.to_dict() for one in found] for name, found in self.logprobs.items()}
         if self.input is not None:
             record["input"] = self.input
         return record

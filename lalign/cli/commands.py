@@ -51,6 +51,8 @@ def generate(
     """
     wanted = replace(invocation.settings(alignment, sampling, output=output), samples=several.samples)
     execution = invocation.execution(running, output.stats)
+    if wanted.logprobs and output.stats == "none":  # which are computed together, and written apart
+        execution = invocation.execution(running, "summary")
     return carry_out(sources, wanted, execution, alignment, output, model, running)
 
 

@@ -107,12 +107,14 @@ def settings(
         alignment.allow_special_tokens,
         output.prefill if output else None,
     )
+    logprobs = at_least_one("logprobs", output.logprobs if output else None) or 0
     if recipes is None:
-        return resolve(principles, alignment.recipe, Sampling(**drawn), given, prompting)
+        one = resolve(principles, alignment.recipe, Sampling(**drawn), given, prompting)
+        return replace(one, logprobs=logprobs)
     if alignment.recipe != AlignmentArguments().recipe:
         raise OptionError("recipe", "does not go with --recipes")
     chosen = recipes_of([name.strip() for name in recipes.split(",")], **given)
-    return Settings(principles, chosen, Sampling(**drawn), prompting=prompting)
+    return Settings(principles, chosen, Sampling(**drawn), prompting=prompting, logprobs=logprobs)
 
 
 def reading(output: OutputArguments, settings: Settings) -> Reading:

@@ -42,6 +42,7 @@ class Partition:
     alignment: Recipe
     sampling: Sampling
     weights: tuple[float, ...]
+    logprobs: int
 
 
 class Batch:
@@ -94,6 +95,7 @@ class Batch:
             alignment=model.point.alignment,
             sampling=model.point.sampling,
             weights=model.request.weights,
+            logprobs=model.point.logprobs,
         )
 
 
@@ -104,6 +106,7 @@ def _likeness(sequence: Sequence) -> Hashable:
         point.alignment.likeness(),
         replace(point.sampling, max_new_tokens=1, stop=(), seed=0),
         sequence.request.weights,
+        point.logprobs,
         # A first step has no state to go on from.
         bool(sequence.tokens),
     )

@@ -13,11 +13,12 @@ from lalign.engine.sampling import draw, greedy, warpers
 from lalign.engine.transfer import to_device
 from lalign.method.aligned import Aligned
 from lalign.method.gauge import peaked
+from lalign.method.likeliest import likeliest
 
 
 class Step(NamedTuple):
-    """tokens `[sequences]`; sound: False where logits were not finite `[sequences]`; statistics: of each sequence those
-    of its recipe, `[sequences, most columns]`, or None."""
+    """tokens `[sequences]`; sound: False where logits were not finite `[sequences]`; statistics: of each sequence
+    `point.width` columns, `[sequences, most columns]`, or None."""
 
     tokens: Tensor
     sound: Tensor
@@ -63,7 +64,11 @@ def _choose(logits: Tensor, partition: Partition, with_statistics: bool) -> Step
     tokens = _draw(final, own[0] if recipe.is_base or not twins else own[1], partition)
     if not with_statistics:
         return Step(tokens, sound, None)
-    return Step(tokens, sound, recipe.statistics(base, principled, aligned, tokens))
+    statistics = recipe.statistics(base, principled, aligned, tokens)
+    if partition.logprobs:
+        likely = likeliest((final, base, principled), tokens, partition.logprobs)
+        statistics = torch.cat([statistics, likely], dim=-1)
+    return Step(tokens, sound, statistics)
 
 
 def _states(partition: Partition) -> Tensor | None:

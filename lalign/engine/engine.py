@@ -207,7 +207,7 @@ class Engine:
         ended = []
         for sequence, row in zip(batch.sequences, table, strict=True):
             sequence.tokens.append(int(row[0]))
-            sequence.steps.append(row[2 : 2 + len(sequence.point.alignment.columns)])
+            sequence.steps.append(row[2 : 2 + sequence.point.width])
             if reason := sequence.end_reason(self.stop_ids, sound=bool(row[1])):
                 ended.append(Ended(sequence, reason))
         self.counters.tokens += len(table)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lalign.engine.randomness import uniforms
+from lalign.method.aligned import likeliest_width
 from lalign.method.recipe import Recipe
 from lalign.options import Execution, Sampling
 
@@ -26,6 +27,7 @@ class Point:
     stops: tells of the tokens so far whether a stop string has come.
     place: which of its request's answers this is.
     sample: which of several answers at one point this is; None where there is but one.
+    logprobs: how many of the likeliest tokens of each distribution go with the statistics of a step.
     """
 
     alignment: Recipe
@@ -34,6 +36,12 @@ class Point:
     stops: Stops | None = None
     place: int = 0
     sample: int | None = None
+    logprobs: int = 0
+
+    @property
+    def width(self) -> int:
+        """Columns of the statistics of a step: those of the recipe, then `method.likeliest`'s."""
+        return len(self.alignment.columns) + likeliest_width(self.logprobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Sequence:
     """One response in the making.
 
     tokens: those taken so far.
-    steps: the statistics of each, `[columns of the recipe]`.
+    steps: the statistics of each, `[point.width]`.
     state: what its recipe carries to the next step; None before the first, and for recipes that carry nothing.
     """
 

@@ -102,6 +102,7 @@ class Job:
             "samples": settings.samples,
             **self.source.reading.fingerprint(),
             **({} if self.form == "jsonl" else {"output_format": self.form}),
+            **({"logprobs": settings.logprobs} if settings.logprobs else {}),
             "principle": list(settings.principles.texts),
             "weight": list(settings.principles.weights),
             "contrast": settings.principles.contrast,

@@ -6,16 +6,19 @@ and, under `lalign`, all else that lalign's own would hold, `line` among it, by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lalign.results import Failure, Result, to_line
+from lalign.results import Failure, Result, TokenLogprob, to_line
 
 OutputFormat = Literal["jsonl", "openai-batch"]
 # Keys of lalign's own that an OpenAI line has in another place.
 _ELSEWHERE = ("id", "response", "finish_reason", "error")
+
+# What OpenAI writes for a token without a log-probability.
+_UNLIKELY = -9999.0
 
 
 class Marks(NamedTuple):
@@ -43,15 +46,26 @@ def shaped(outcome: Result | Failure, form: OutputFormat, model: str) -> bytes:
     """One JSON line with its newline, UTF-8. `model` is the name that OpenAI's shape gives."""
     if form == "jsonl":
         return to_line(outcome)
-    own = outcome.to_dict()
+    own = {name: value for name, value in outcome.to_dict().items() if name not in _ELSEWHERE}
+    if "logprobs" in own:  # those of the answer stand in it
+        own["logprobs"] = {name: found for name, found in own["logprobs"].items() if name != "aligned"}
     line = {
         "id": f"batch_req_{outcome.line}",
         "custom_id": str(outcome.id),
         "response": None if isinstance(outcome, Failure) else _response(outcome, model),
         "error": {"code": outcome.type, "message": outcome.message} if isinstance(outcome, Failure) else None,
-        "lalign": {name: value for name, value in own.items() if name not in _ELSEWHERE},
+        "lalign": own,
     }
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _logprobs(tokens: Iterable[TokenLogprob]) -> Mapping[str, Any]:
+    content = [{**_token(one), "top_logprobs": [_token(other) for other in one.likeliest]} for one in tokens]
+    return {"content": content, "refusal": None}
+
+
+def _token(one: TokenLogprob) -> dict[str, Any]:
+    return {"token": one.text, "logprob": max(one.logprob, _UNLIKELY), "bytes": list(one.bytes)}
 
 
 def _response(result: Result, model: str) -> Mapping[str, Any]:
@@ -59,7 +73,7 @@ def _response(result: Result, model: str) -> Mapping[str, Any]:
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": result.response},
-        "logprobs": None,
+        "logprobs": None if result.logprobs is None else _logprobs(result.logprobs["aligned"]),
         "finish_reason": result.finish_reason,
     }
     return {

@@ -21,7 +21,15 @@ STATISTICS = (
     "flipped",
 )
 
+# The distributions of a step: the one that a token is drawn from, at temperature 1, and those of the twins.
+DISTRIBUTIONS = ("aligned", "base", "principle")
+
 FLOAT32_MAX = 3.4e38
+
+
+def likeliest_width(count: int) -> int:
+    """How many columns `likeliest.likeliest` has for so many tokens of each distribution; 0 for none."""
+    return len(DISTRIBUTIONS) * (1 + 2 * count) if count else 0
 
 
 class Aligned(NamedTuple):

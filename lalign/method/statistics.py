@@ -74,7 +74,9 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1).clamp_min_(LOG_ZERO)
 
 
-def columns(steps: Sequence[NDArray[np.float32]], names: tuple[str, ...] = STATISTICS) -> dict[str, NDArray[Any]]:
+def columns(
+    steps: Sequence[NDArray[np.float32]] | NDArray[np.float32], names: tuple[str, ...] = STATISTICS
+) -> dict[str, NDArray[Any]]:
     """The steps of a response, `[len(names)]` each, as one array per statistic: float32, and `flipped` as booleans."""
     table = np.asarray(steps, dtype=np.float32).reshape(len(steps), len(names))
     arrays: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(table[:, index]) for index, name in enumerate(names)}

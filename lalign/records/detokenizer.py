@@ -48,6 +48,13 @@ class Detokenizer:
         ends = [place for string in stop if (place := text.find(string)) >= 0]
         return text[: min(ends)] if ends else text
 
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for within a text."""
+        piece = self._piece(token)
+        if _BYTE_PIECE.fullmatch(piece) or (self._bytes and all(character in self._bytes for character in piece)):
+            return self._token_bytes(token)
+        return self.token_text(token).encode()
+
     def stops(self, strings: tuple[str, ...]) -> Callable[[list[int]], bool]:
         """A test of whether one of the strings stands in the text of the tokens so far."""
         # Each token holds at least a byte of text, but for special tokens: a tail this long shows any new ending.

@@ -28,6 +28,7 @@ class Settings:
     alignments: one for a plain run; the points of a sweep, over which a record's own `ratio` and `p` do not prevail.
     samples: responses of each record. Sample k has the seed of the run, or the record's own, and k more: it is the
         response of a run with that seed.
+    logprobs: how many of the likeliest tokens of each distribution are wanted at each token; 0 for none.
 
     Raises `OptionError` for weights that mean nothing to a recipe, and for several samples of a sweep, of greedy
     decoding, or with seeds beyond 63 bits.
@@ -39,12 +40,14 @@ class Settings:
     sweep: bool = False
     prompting: Prompting = field(default_factory=Prompting)
     samples: int = 1
+    logprobs: int = 0
 
     def __post_init__(self) -> None:
         for alignment in self.alignments:
             if not alignment.weighted and any(weight != 1 for weight in self.principles.weights):
                 raise OptionError("weight", f"means nothing to recipe {alignment.recipe}: only 1 can be given")
         validation.integer("samples", self.samples, low=1)
+        validation.integer("logprobs", self.logprobs, low=0)
         if self.samples == 1:
             return
         if self.sweep:
@@ -150,13 +153,15 @@ class RequestBuilder:
         line = () if "seed" in sample else (record.line,)
         stops = self.stops(sampling.stop) if sampling.stop else None
         recipes = _recipes(record, self.settings)
+        wanted = self.settings.logprobs
         if self.settings.samples == 1:
             return tuple(
-                Point(recipe, sampling, (sampling.seed, *line), stops, place) for place, recipe in enumerate(recipes)
+                Point(recipe, sampling, (sampling.seed, *line), stops, place, logprobs=wanted)
+                for place, recipe in enumerate(recipes)
             )
         drawn = [replace(sampling, seed=sampling.seed + sample) for sample in range(self.settings.samples)]
         return tuple(
-            Point(recipes[0], each, (each.seed, *line), stops, place, sample=place) for place, each in enumerate(drawn)
+            Point(recipes[0], each, (each.seed, *line), stops, place, place, wanted) for place, each in enumerate(drawn)
         )
 
     def _principles(self, record: Record) -> Principles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,79 @@ class TestPrefill:
         assert contestants[0].answers["a"].prompt == (Message("user", "Why?"),)
         (answer,) = read_answers(tmp_path / "own.jsonl")
         assert kept_prompt(answer) == (Message("user", "Why?"),)
+
+
+class TestLogprobs:
+    """`--logprobs K`: in lalign's own lines, in OpenAI's, in every kind of job."""
+
+    ASKED = lines({"custom_id": "a", "prompt": "Why?"}, {"custom_id": "b", "prompt": "How?"})
+
+    def test_of_each_token_in_each_distribution(self, lalign: Lalign) -> None:
+        bare = lalign.generate(stdin=self.ASKED).records
+        records = lalign.generate("--logprobs", 3, stdin=self.ASKED).records
+        for record, without in zip(records, bare, strict=True):
+            found = record.pop("logprobs")
+            assert record == without
+            assert found.keys() == {"aligned", "base", "principle"}
+            steps = record["steps"]
+            for name, tokens in found.items():
+                assert [one["token_id"] for one in tokens] == steps["token_ids"]
+                assert [one["token"] for one in tokens] == steps["tokens"]
+                assert all(1 <= len(one["top_logprobs"]) <= 3 for one in tokens)
+                if name != "aligned":  # which is that of the support
+                    assert [one["logprob"] for one in tokens] == pytest.approx(steps[f"logprob_{name}"], abs=1e-5)
+
+    def test_without_a_support_the_aligned_one_is_that_of_the_statistics(self, lalign: Lalign) -> None:
+        (record, _) = lalign.generate("--logprobs", 300, "--support", "none", stdin=self.ASKED).records
+        aligned = record["logprobs"]["aligned"]
+        assert [one["logprob"] for one in aligned] == pytest.approx(record["steps"]["logprob_aligned"], abs=1e-5)
+        for one in aligned:
+            assert sum(math.exp(other["logprob"]) for other in one["top_logprobs"]) == pytest.approx(1, abs=1e-4)
+
+    @pytest.mark.parametrize("stats", ["steps", "summary", "none"])
+    def test_in_openai_s_shape(self, lalign: Lalign, stats: str) -> None:
+        arguments = ("--logprobs", 2, "--stats", stats)
+        own = lalign.generate(*arguments, stdin=self.ASKED).records
+        for record, line in zip(
+            own, lalign.generate(*arguments, "--output-format", "openai-batch", stdin=self.ASKED).records, strict=True
+        ):
+            assert ("steps" in record, "summary" in record["alignment"]) == (stats == "steps", stats != "none")
+            content = line["response"]["body"]["choices"][0]["logprobs"]["content"]
+            for mine, theirs in zip(record["logprobs"]["aligned"], content, strict=True):
+                assert (theirs["token"], theirs["logprob"]) == (mine["token"], mine["logprob"])
+                tops = [(one["token"], one["logprob"]) for one in mine["top_logprobs"]]
+                assert [(one["token"], one["logprob"]) for one in theirs["top_logprobs"]] == tops
+            rest = {name: record["logprobs"][name] for name in ("base", "principle")}
+            assert line["lalign"]["logprobs"] == rest
+
+    def test_without_a_principle_there_is_none_of_it(self, lalign: Lalign, tiny_folder: Path) -> None:
+        arguments = ("--model", tiny_folder, "--max-new-tokens", 2, "--ratio", 0, "--logprobs", 1)
+        for record in lalign("generate", *arguments, stdin=self.ASKED).records:
+            assert record["logprobs"].keys() == {"aligned", "base"}
+            assert record["logprobs"]["aligned"] == record["logprobs"]["base"]
+
+    def test_in_a_sweep_and_of_several_responses(self, lalign: Lalign) -> None:
+        swept = lalign("sweep", *lalign.tiny, "--ratios", "0,2", "--logprobs", 1, stdin=self.ASKED).records
+        sampled = lalign.generate("--logprobs", 1, "-n", 2, "--temperature", 1, stdin=self.ASKED).records
+        assert len(swept) == len(sampled) == 4
+        for record in [*swept, *sampled]:
+            assert [one["token_id"] for one in record["logprobs"]["base"]] == record["steps"]["token_ids"]
+        for record in lalign.generate("--ratio", 2, "--logprobs", 1, stdin=self.ASKED).records:
+            (same,) = (one for one in swept if one["id"] == record["id"] and one["alignment"]["ratio"] == 2)
+            assert same["logprobs"] == record["logprobs"]
+
+    @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
+    def test_a_job_is_resumed_with_as_many(self, lalign: Lalign, tmp_path: Path, name: str) -> None:
+        (tmp_path / "in.jsonl").write_bytes(self.ASKED)
+        arguments = ("in.jsonl", "-o", name, "--logprobs", 2)
+        assert lalign.generate(*arguments, "--limit", 1 if name.endswith("l") else 2).status == 0
+        if name.endswith("parquet"):
+            table = pyarrow.parquet.read_table(tmp_path / name).to_pylist()
+            assert table[0]["logprobs"]["aligned"][0]["top_logprobs"][0]["logprob"] < 0
+            return
+        assert lalign.generate(*arguments, "--resume").status == 0
+        refused = lalign.generate("in.jsonl", "-o", name, "--logprobs", 3, "--resume")
+        assert "logprobs: 2 in the output, 3 now" in told(refused)
+
+    def test_less_than_one_is_refused(self, lalign: Lalign) -> None:
+        assert "at least 1" in told(lalign.generate("--logprobs", 0, stdin=self.ASKED))

@@ -7,26 +7,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
+import torch
 from conftest import TinyModel, TinyTokenizer
 from scripted import ScriptedBackend
 from tiny_gguf import EXACT, write_tiny_gguf
 
 from lalign.aligner import Aligner
-from lalign.engine.interface import Backend
+from lalign.engine.interface import Backend, Request
 from lalign.engine.llamacpp.backend import LlamaBackend
 from lalign.engine.torch_backend import TorchBackend
 from lalign.engine.vllm.backend import VllmBackend
+from lalign.errors import OptionError
 from lalign.jobs.job import Job
 from lalign.jobs.output import open_output
 from lalign.jobs.reader import JobInput
 from lalign.jobs.signals import Interruption
+from lalign.method import replay
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipes import recipe_of
 from lalign.models.loading import LoadedModel
 from lalign.options import Execution, Sampling
-from lalign.records.prompts import make_principles
+from lalign.records.parsing import Message
+from lalign.records.prompts import PromptTemplate, make_principles
 from lalign.records.requests import Settings
 from lalign.results import Failure, Result
 
@@ -238,3 +243,58 @@ def test_a_prompt_beyond_the_context_fails_and_the_others_do_not(open_one: Open)
     assert isinstance(short, Result)
     assert isinstance(long, Failure)
     assert long.type == "context_length"
+
+
+POINTS = (
+    Alignment(ratio=0),
+    Alignment(ratio=1),
+    Alignment(ratio=3),
+    Alignment(ratio=3, support="none", p=1.5),
+    Alignment(ratio=4, max_kl=0.05),
+    recipe_of("amulet"),
+)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logprobs_are_those_of_the_twins_logits(open_one: Open, temperature: float) -> None:
+    backend, count = open_one(), 5
+    principles, drawn = make_principles([PRINCIPLE]), Sampling(max_new_tokens=4, temperature=temperature)
+    wanted = Settings(principles, POINTS, drawn, sweep=True, logprobs=count)
+    ticks = Aligner(backend).ticks(["Why is that?"], wanted, system=None, execution=Execution(statistics="summary"))
+    results = [outcome for outcomes in ticks for outcome in outcomes]
+    base, principled = PromptTemplate(backend.tokenizer).twins((Message("user", "Why is that?"),), principles)
+    for point, result in zip(POINTS, results, strict=True):
+        assert isinstance(result, Result)
+        assert result.logprobs is not None
+        taken = list(result.token_ids)
+        asked = [
+            Request(place, base + taken[:place], (principled + taken[:place],), (1.0,), ())
+            for place in range(len(taken))
+        ]
+        logits = {request.key: rows for request, rows in backend.first_logits(asked)}
+        rows = torch.from_numpy(np.stack([logits[place] for place in range(len(taken))])).double()
+        final = replay(point, rows[:, 0], rows[:, 1])
+        of = {"aligned": final.double(), "base": rows[:, 0], "principle": rows[:, 1]}
+        assert result.logprobs.keys() == of.keys()
+        for name, found in result.logprobs.items():
+            plain = of[name].log_softmax(-1).numpy()
+            for token, row, one in zip(taken, plain, found, strict=True):
+                assert one.id == token
+                assert one.logprob == pytest.approx(row[token], abs=2e-3)
+                ordered = [value for value in np.sort(row)[::-1][:count] if value > -np.inf]
+                assert [other.logprob for other in one.likeliest] == pytest.approx(ordered, abs=2e-3)
+                assert [row[other.id] for other in one.likeliest] == pytest.approx(ordered, abs=2e-3)
+        if temperature == 0:
+            assert all(one.logprob == one.likeliest[0].logprob for one in result.logprobs["aligned"])
+
+
+def test_logprobs_change_no_answer_and_come_with_statistics_alone(open_one: Open) -> None:
+    aligner, given = Aligner(open_one()), {"principle": PRINCIPLE, "ratio": 2, "max_new_tokens": 5}
+    (bare,) = aligner.generate(["Why?"], **given)  # type: ignore[arg-type]
+    (found,) = aligner.generate(["Why?"], **given, logprobs=2)  # type: ignore[arg-type]
+    assert replace(found, logprobs=None).to_dict().keys() == bare.to_dict().keys()  # type: ignore[arg-type]
+    assert isinstance(bare, Result)
+    assert isinstance(found, Result)
+    assert (found.token_ids, found.summary, bare.logprobs) == (bare.token_ids, bare.summary, None)
+    with pytest.raises(OptionError, match="come with statistics"):
+        next(aligner.generate(["Why?"], **given, logprobs=2, execution=Execution(statistics="none")))  # type: ignore[arg-type]

@@ -367,6 +367,7 @@ class TestFingerprint:
             ("placement", {"prompting": Prompting("user")}),
             ("chat_template_kwargs", {"prompting": Prompting(chat_template_kwargs={"enable_thinking": False})}),
             ("prefill", {"prompting": Prompting(prefill="So")}),
+            ("logprobs", {"logprobs": 2}),
             ("allow_special_tokens", {"prompting": Prompting(allow_special_tokens=True)}),
             ("max_new_tokens", {"sampling": Sampling(max_new_tokens=4)}),
             ("temperature", {"sampling": Sampling(max_new_tokens=3, temperature=1)}),

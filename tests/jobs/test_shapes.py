@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from conftest import Lalign
 
 from lalign.jobs.shapes import Marks, marks, shaped
 from lalign.method.linear_alignment import Alignment
-from lalign.results import Failure, Result, Usage
+from lalign.results import Failure, Result, TokenLogprob, Usage
 
 RESULT = Result("a", 3, "Hi", "stop", Usage(5, 7, 2), Alignment(), input={"prompt": "x"})
 FAILURE = Failure(7, 4, "empty_prompt", "prompt: must not be blank")
@@ -32,6 +34,17 @@ def test_a_response_stands_where_tools_look_for_it() -> None:
     assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
     assert body["model"] == "tiny"
     assert found["lalign"].keys() == {"line", "usage", "alignment", "input"}
+
+
+def test_logprobs_stand_where_tools_look_for_them() -> None:
+    taken = TokenLogprob(9, "\ufffd", b"\xc3", -0.5, (TokenLogprob(9, "\ufffd", b"\xc3", -0.5),))
+    never = replace(taken, logprob=-math.inf, likeliest=())
+    found = line(replace(RESULT, logprobs={"aligned": (taken,), "base": (never,), "principle": (taken,)}))
+    (content,) = found["response"]["body"]["choices"][0]["logprobs"]["content"]
+    one = {"token": "\ufffd", "logprob": -0.5, "bytes": [0xC3]}
+    assert content == {**one, "top_logprobs": [one]}
+    assert found["lalign"]["logprobs"].keys() == {"base", "principle"}
+    assert found["lalign"]["logprobs"]["base"] == [{"token": "\ufffd", "token_id": 9, "logprob": None}]
 
 
 def test_an_error_has_a_code_and_an_id_of_text() -> None:

@@ -42,6 +42,12 @@ def test_the_text_is_what_the_model_wrote_its_first_space_too(tokenizer: Any, te
     assert Detokenizer(tokenizer, frozenset()).text(encode(tokenizer, text)) == text
 
 
+@pytest.mark.parametrize("text", [" so it is", "so", "  two", "日本", " 🙂", "\n", "<|im_start|>"])
+def test_the_bytes_of_tokens_are_those_of_the_text(tokenizer: Any, text: str) -> None:
+    detokenizer = Detokenizer(tokenizer, frozenset())
+    assert b"".join(map(detokenizer.token_bytes, encode(tokenizer, text))) == text.encode()
+
+
 @pytest.mark.parametrize("run", [1, 10, 40])
 def test_a_stop_string_is_found_behind_a_run_of_byte_tokens(tokenizer: Any, run: int) -> None:
     """Wherever the tail that is looked at begins: within a character, or within a run of bytes."""

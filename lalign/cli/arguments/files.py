@@ -98,6 +98,15 @@ class OutputArguments(ResultArguments):
             "steps: statistics of every token and a summary; summary; or none.", OUTPUT, choices=get_args(Statistics)
         ),
     ] = "steps"
+    logprobs: Annotated[
+        int | None,
+        option(
+            "Also the K likeliest tokens at each token, >= 1: of the aligned, base and principled distributions.",
+            OUTPUT,
+            metavar="K",
+            default="off",
+        ),
+    ] = None
     keep: Annotated[bool, flag("Copy each input object to the output, under `input`.", OUTPUT, "--keep")] = False
     limit: Annotated[int | None, option("Read this many records at the most, >= 1.", OUTPUT, default="all")] = None
     shard: Annotated[

@@ -168,9 +168,8 @@ class Pairing:
         table = torch.cat(columns, dim=-1).cpu().numpy()
         for pair, group, line in zip(chosen, groups, table, strict=True):
             (sequence,) = group.sequences
-            width = len(sequence.point.alignment.columns)
             sequence.tokens.append(int(line[0]))
-            self._report.choices[pair] = Choice(int(line[0]), bool(line[1]), line[2 : 2 + width])
+            self._report.choices[pair] = Choice(int(line[0]), bool(line[1]), line[2 : 2 + sequence.point.width])
 
 
 def _any(roles: Mapping[int, Row]) -> Any:

@@ -135,6 +135,7 @@ def works(draw: st.DrawFn) -> list[Request]:
                 ),
                 (key, place),
                 place=place,
+                logprobs=draw(st.sampled_from([0, 3])),
             )
             for place in range(draw(st.integers(1, 2)))
         )
