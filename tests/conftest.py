@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,7 @@ import orjson
 import pytest
 import torch
 from hypothesis import settings
+from scripted_endpoint import Serve, scripted_endpoint
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import (
@@ -309,6 +311,13 @@ class Pipe:
     def __exit__(self, *_: object) -> None:
         self.reader.close()
         self.writer.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """`serve(script)`: an endpoint that lives as long as the test."""
+    with ExitStack() as stack:
+        yield lambda script: stack.enter_context(scripted_endpoint(script))
 
 
 @pytest.fixture(scope="session")

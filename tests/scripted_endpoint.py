@@ -122,3 +122,6 @@ def scripted_endpoint(script: Script) -> Iterator[ScriptedEndpoint]:
     finally:
         endpoint.close()
         thread.join()
+
+
+Serve = Callable[[Script], ScriptedEndpoint]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_type_hints
 import pytest
 
 from lalign.cli import arguments, cache, commands
+from lalign.cli import construct as construction
 from lalign.cli import judge as judge_command
 from lalign.cli import merge as merge_command
 from lalign.cli import score as scoring
@@ -30,6 +31,7 @@ COMMANDS = {
     "cache": cache.cache,
     "merge": merge_command.merge,
     "judge": judge_command.judge,
+    "construct": construction.construct,
     "score": scoring.score,
     "best": scoring.best,
 }
@@ -48,7 +50,8 @@ SECTIONS = {
     "Merging": arguments.MergeArguments,
     "Judging": arguments.JudgeArguments,
     "Who is asked": arguments.AskArguments,
-    "Output of judge": arguments.ResultArguments,
+    "Construction": arguments.ConstructArguments,
+    "Output of judge and construct": arguments.ResultArguments,
     "Rewards": arguments.ScoreArguments,
     "Rewards: output": arguments.WrittenArguments,
 }
@@ -89,7 +92,7 @@ class Block(NamedTuple):
 
 
 def blocks() -> list[Block]:
-    fenced = re.compile(r"(?:^<!-- (.+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    fenced = re.compile(r"(?:^<!-- ([^\n]+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     return [
         Block(str(page.relative_to(ROOT)), found[2], found[3].strip(), found[1] or "")
         for page in PAGES

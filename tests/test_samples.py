@@ -11,7 +11,7 @@ PROMPTS = sorted((ROOT / "samples/prompts").glob("*.txt"))
 
 
 def test_every_prompt_of_the_package_is_among_the_samples() -> None:
-    packaged = {path.name for path in (ROOT / "lalign/judging").glob("*.txt")}
+    packaged = {path.name for path in (ROOT / "lalign").rglob("*.txt")}
     assert {path.name for path in PROMPTS} == packaged
 
 

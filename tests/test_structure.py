@@ -27,13 +27,14 @@ ALLOWED: dict[str, set[str]] = {
     "sweep": {"method", "results"},
     "evaluation": {"aligner", "engine", "method", "records", "results"},
     "asking": {"aligner", "jobs", "records", "results"},
+    "construction": {"asking", "records", "results"},
     "judging": {"asking", "evaluation", "jobs", "records", "results"},
-    "figures": {"evaluation", "judging", "method", "records", "results", "sweep"},
+    "figures": {"asking", "evaluation", "judging", "method", "records", "results", "sweep"},
     "bench": {"aligner", "engine", "method", "models", "records", "results"},
     "rewards": {"records", "results"},
     "cli": {
         *("aligner", "bench", "engine", "evaluation", "figures", "jobs", "method", "models", "records", "results"),
-        *("asking", "backends", "judging", "rewards", "sweep"),
+        *("asking", "backends", "construction", "judging", "rewards", "sweep"),
     },
     "__init__": {"aligner", "method", "processor", "results"},
     "__main__": {"cli"},
@@ -94,7 +95,7 @@ def allowed(importer: str, imported: str) -> bool:
     if here == there or there in BASE:
         return True
     if there == "__init__":  # for the version alone
-        return here in {"cli", "jobs", "judging"}
+        return here in {"asking", "cli", "jobs"}
     if there == "engine" and here in BY_INTERFACE and imported not in INTERFACE:
         return False
     return there in ALLOWED[here]

@@ -6,7 +6,8 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,17 @@ from lalign.options import Sampling
 
 if TYPE_CHECKING:
     from lalign.asking.chats import Asker, Stopped
+    from lalign.asking.job import Task
     from lalign.jobs.paths import Named
 
+_TOKENS = 512
 
-def sampling(asking: AskArguments, temperature: float, seed: int = 0) -> Sampling:
-    """How replies are drawn; `temperature` is the command's own. Raises `OptionError`."""
+
+def sampling(asking: AskArguments, temperature: float, max_new_tokens: int | None = None) -> Sampling:
+    """How replies are drawn; `temperature` and `max_new_tokens` are the command's own. Raises `OptionError`."""
+    tokens = (max_new_tokens or _TOKENS) if asking.max_new_tokens is None else asking.max_new_tokens
     wanted = temperature if asking.temperature is None else asking.temperature
-    return Sampling(temperature=wanted, max_new_tokens=asking.max_new_tokens, seed=seed)
+    return Sampling(temperature=wanted, max_new_tokens=tokens)
 
 
 def body(asking: AskArguments, sampling: Sampling) -> dict[str, Any]:
@@ -91,6 +96,86 @@ def check_files(reads: list[Named], output: Path | None, others: dict[str, Path 
         more = [Named(name, other) for name, other in written.items() if name != option]
         check_paths([*reads, *more], Named("output", invocation.path(output)), Named(option, path))
         may_replace(option, path, overwrite=overwrite)
+
+
+def opened(output: ResultArguments) -> Any:
+    """The output, to be entered. Raises `OutputError`, `OptionError`."""
+    from lalign.jobs.output import open_output
+
+    return open_output(
+        output.output,
+        overwrite=output.overwrite,
+        resume=output.resume,
+        retry_errors=output.retry_errors,
+        force=output.force,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a job ended: its exit status, its error records, and responses that nobody asked for."""
+
+    status: int
+    failures: int
+    unknown: int
+
+    def tell(self, of: str) -> int:
+        """Say what went wrong; returns the command's exit status."""
+        if self.failures:
+            say(f"{self.failures} of {of} have an error record; --resume --retry-errors asks again")
+        if self.unknown:
+            say(f"{self.unknown} responses were to no request of this job")
+        return self.status or (FAILED if self.failures else 0)
+
+
+def do_tasks(
+    tasks: Sequence[Task],
+    settings: Mapping[str, Any],
+    opening: Callable[[], Asker],
+    output: ResultArguments,
+    running: RunArguments,
+    source: str,
+    on_record: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Done:
+    """Ask what is to be asked, into the output; `opening` the asker comes once the output is ready to be written."""
+    from lalign.asking.job import AskingJob
+    from lalign.asking.replies import Replies
+
+    with opened(output) as file, Replies(invocation.path(output.output), resume=output.resume) as replies:
+        job = AskingJob(tasks, settings, file, replies, on_record)
+        asker = opening()
+        job.start(asker)
+
+        def work(stopped: Stopped, bar: Progress) -> None:
+            job.run(asker, stopped, lambda done: bar.reach(done, len(tasks)))
+
+        status = carry_on(work, len(tasks), source, output, running)
+    return Done(status, job.failures + job.resumed.failures, getattr(asker, "unknown", 0))
+
+
+def write_left(
+    tasks: Sequence[Task],
+    settings: Mapping[str, Any],
+    asking: AskArguments,
+    body: dict[str, Any],
+    output: ResultArguments,
+) -> int:
+    """Write requests in OpenAI's Batch form: all, or with --resume those that have no answer yet; returns 0."""
+    from lalign.asking.batch_files import BatchResponses, write_requests
+    from lalign.asking.job import AskingJob
+    from lalign.asking.replies import Replies
+
+    assert asking.write_requests is not None
+    if output.resume:
+        with opened(output) as file, Replies(invocation.path(output.output), resume=True) as replies:
+            job = AskingJob(tasks, settings, file, replies)
+            job.start(BatchResponses([]))
+            chats = job.waiting()
+    else:
+        chats = [chat for task in tasks for chat in task.chats(0)]
+    count = write_requests(asking.write_requests, chats, asking.asked_model or "", body)
+    say(f"{count} requests to {asking.write_requests}; --read-responses reads what comes of them")
+    return 0
 
 
 def carry_on(

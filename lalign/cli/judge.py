@@ -10,7 +10,7 @@ import orjson
 
 from lalign.cli import asking as questions
 from lalign.cli import invocation
-from lalign.cli.app import FAILED, app
+from lalign.cli.app import app
 from lalign.cli.arguments import (
     AnswerFiles,
     AskArguments,
@@ -20,11 +20,11 @@ from lalign.cli.arguments import (
     RunArguments,
     grouped,
 )
-from lalign.cli.terminal import Progress, say, show
+from lalign.cli.terminal import say, show
 from lalign.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
-    from lalign.asking.chats import Stopped
+    from lalign.judging.job import JudgeTask
     from lalign.judging.judged import Judged
     from lalign.judging.matches import Match
 
@@ -45,7 +45,8 @@ def judge(
     lalign judge aligned.jsonl base.jsonl --prompts in.jsonl --judge-url URL --judge-model NAME -o judged.jsonl
     """
     from lalign.evaluation.significance import check_extra
-    from lalign.judging.instructions import check_instructions, default_instructions, judge_chats
+    from lalign.judging.instructions import check_instructions, default_instructions
+    from lalign.judging.job import JudgeTask, contest_names
 
     check_extra()
     _check(files, judging, asking, output)
@@ -62,48 +63,43 @@ def judge(
         return 0
     if judging.votes:
         return _count_votes(matches, judging, output)
+    tasks = [JudgeTask(match, instructions) for match in matches]
+    settings = {"instructions": instructions, "contests": contest_names(matches)}
     if asking.write_requests is not None:
-        from lalign.asking.batch_files import write_requests
-
-        differing = [match for match in matches if match.texts[0] != match.texts[1]]
-        chats = (chat for match in differing for chat in judge_chats(match, instructions))
-        count = write_requests(asking.write_requests, chats, asking.asked_model or "", body)
-        say(f"{count} requests to {asking.write_requests}; --read-responses reads what comes of them")
-        return 0
-    return _judge(matches, instructions, judging, asking, output, model, running)
+        return questions.write_left(tasks, settings, asking, body, output)
+    return _judge(tasks, settings, judging, asking, output, model, running)
 
 
 def _judge(
-    matches: list[Match],
-    instructions: str,
+    tasks: list[JudgeTask],
+    settings: dict[str, Any],
     judging: JudgeArguments,
     asking: AskArguments,
     output: ResultArguments,
     model: ModelArguments,
     running: RunArguments,
 ) -> int:
-    from lalign.asking.replies import Replies
-    from lalign.judging.job import JudgeJob
-    from lalign.judging.judged import read_judged
+    from lalign.judging.judged import from_record, read_judged
+
+    written: list[Judged] = []
+
+    def collect(record: dict[str, Any]) -> None:
+        if "error" not in record:
+            written.append(from_record(record, "stdout"))
 
     path = invocation.path(output.output)
-    with _opened(output) as opened, Replies(path, resume=output.resume) as replies:
-        job = JudgeJob(matches, instructions, opened, replies)
-        asker = questions.open_asker(asking, questions.sampling(asking, 0.0), model, running)
-        job.start(asker)
-
-        def work(stopped: Stopped, bar: Progress) -> None:
-            job.run(asker, stopped, lambda done: bar.reach(done, len(matches)))
-
-        status = questions.carry_on(work, len(matches), "judge", output, running)
-    judged = job.judged if path is None else list(read_judged(path))
-    _report(judged, judging)
-    failures = job.failures + job.resumed.failures
-    if failures:
-        say(f"{failures} of {len(matches)} matches have an error record; --resume --retry-errors asks again")
-    if unknown := getattr(asker, "unknown", 0):
-        say(f"{unknown} responses were to no request of this job")
-    return status or (FAILED if failures else 0)
+    sampling = questions.sampling(asking, 0.0)
+    done = questions.do_tasks(
+        tasks,
+        settings,
+        lambda: questions.open_asker(asking, sampling, model, running),
+        output,
+        running,
+        "judge",
+        collect,
+    )
+    _report(written if path is None else list(read_judged(path)), judging)
+    return done.tell(f"{len(tasks)} matches")
 
 
 def _count_votes(matches: list[Match], judging: JudgeArguments, output: ResultArguments) -> int:
@@ -112,7 +108,7 @@ def _count_votes(matches: list[Match], judging: JudgeArguments, output: ResultAr
 
     voters = read_votes(judging.votes or [], matches)
     merged = merge_votes(matches, voters)
-    with _opened(output) as opened:
+    with questions.opened(output) as opened:
         opened.start({"voters": list(voters)})
         for match, judged, votes in merged:
             record = to_record(match.number, judged) | {"votes": votes}
@@ -169,18 +165,6 @@ def _names(files: list[Path]) -> list[str]:
     """The names of files without their endings where these tell them apart, else the paths."""
     stems = [file.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl") for file in files]
     return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
-
-
-def _opened(output: ResultArguments) -> Any:
-    from lalign.jobs.output import open_output
-
-    return open_output(
-        output.output,
-        overwrite=output.overwrite,
-        resume=output.resume,
-        retry_errors=output.retry_errors,
-        force=output.force,
-    )
 
 
 def _check(files: list[Path], judging: JudgeArguments, asking: AskArguments, output: ResultArguments) -> None:

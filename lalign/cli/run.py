@@ -8,7 +8,14 @@ from typing import Any
 
 import typer
 
-from lalign.cli import cache, commands, judge, merge, score  # noqa: F401, their commands declare themselves on import
+from lalign.cli import (  # noqa: F401, their commands declare themselves on import
+    cache,
+    commands,
+    construct,
+    judge,
+    merge,
+    score,
+)
 from lalign.cli.app import FAILED, USAGE, app
 from lalign.cli.terminal import say
 from lalign.errors import LalignError, OptionError

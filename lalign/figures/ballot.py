@@ -10,10 +10,10 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
+from lalign.asking.instructions import transcript
 from lalign.errors import OutputError
 from lalign.figures.page import visible
 from lalign.judging.ballots import is_swapped, on_ballot, pair_key
-from lalign.judging.instructions import transcript
 from lalign.judging.matches import Match
 
 

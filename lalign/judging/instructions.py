@@ -7,17 +7,14 @@ from importlib.resources import files
 from typing import Literal
 
 from lalign.asking.chats import Chat, user_chat
-from lalign.errors import OptionError
-from lalign.judging.answers import Messages
+from lalign.asking.instructions import check_places, fill, transcript
 from lalign.judging.matches import Match
 
 Letter = Literal["A", "B", "C"]
 Outcome = Literal["win", "tie", "lose", "unparsable"]
 
 PLACES = ("conversation", "answer_a", "answer_b")
-_PLACE = re.compile(r"\{(" + "|".join(PLACES) + r")\}")
 _VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]", re.IGNORECASE)
-_SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant"}
 # What the letters mean for the contestant that comes first in a match, in the order shown and in the other.
 _FORWARD: dict[Letter | None, int] = {"A": 1, "B": -1, "C": 0}
 
@@ -29,10 +26,7 @@ def default_instructions() -> str:
 
 def check_instructions(text: str) -> str:
     """`text`, which must have a place for the conversation and each answer. Raises `OptionError`."""
-    for place in PLACES:
-        if text.count("{" + place + "}") != 1:
-            raise OptionError("judge_prompt", f"must hold {{{place}}} once")
-    return text
+    return check_places(text, PLACES, "judge_prompt")
 
 
 def judge_chats(match: Match, instructions: str) -> tuple[Chat, Chat]:
@@ -44,13 +38,7 @@ def judge_chats(match: Match, instructions: str) -> tuple[Chat, Chat]:
 
 def _chat(instructions: str, spoken: str, answer_a: str, answer_b: str) -> Chat:
     texts = {"conversation": spoken, "answer_a": answer_a, "answer_b": answer_b}
-    # In one go, so that nothing within a text passes for a place of its own.
-    return user_chat(_PLACE.sub(lambda place: texts[place[1]], instructions))
-
-
-def transcript(conversation: Messages) -> str:
-    """The turns, each under its speaker's name."""
-    return "\n\n".join(f"{_SPEAKERS[message.role]}: {message.content.strip()}" for message in conversation)
+    return user_chat(fill(instructions, texts))
 
 
 def read_verdict(reply: str) -> Letter | None:

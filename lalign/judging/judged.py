@@ -72,10 +72,11 @@ def read_judged(path: Path) -> Iterator[Judged]:
             except Unusable as error:
                 raise InputError(f"{path}:{raw.number}: {error}") from None
             if "error" not in fields:
-                yield _from_record(fields, f"{path}:{raw.number}")
+                yield from_record(fields, f"{path}:{raw.number}")
 
 
-def _from_record(fields: Mapping[str, Any], where: str) -> Judged:
+def from_record(fields: Mapping[str, Any], where: str) -> Judged:
+    """The judged match that a record of an output holds. Raises `InputError` that begins with `where`."""
     match fields:
         case {
             "id": str() | int() | float() as record_id,

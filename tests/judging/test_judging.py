@@ -7,25 +7,16 @@ import signal
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from conftest import Finished, Lalign
-from scripted_endpoint import Act, Raw, Script, ScriptedEndpoint, Silence, Status, scripted_endpoint
+from scripted_endpoint import Act, Raw, ScriptedEndpoint, Serve, Silence, Status
 
-Serve = Callable[[Script], ScriptedEndpoint]
 COUNT = 6
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """`serve(script)`: an endpoint that lives as long as the test."""
-    with ExitStack() as stack:
-        yield lambda script: stack.enter_context(scripted_endpoint(script))
 
 
 @pytest.fixture

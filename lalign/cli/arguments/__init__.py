@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lalign.cli.arguments.alignment import AlignmentArguments
 from lalign.cli.arguments.asking import AskArguments
+from lalign.cli.arguments.constructing import ConstructArguments, ConstructedFile, StageName
 from lalign.cli.arguments.files import (
     InputFile,
     InputFiles,
@@ -32,6 +33,8 @@ __all__ = [
     "AskArguments",
     "BenchArguments",
     "CacheArguments",
+    "ConstructArguments",
+    "ConstructedFile",
     "DebugFlag",
     "EvalArguments",
     "InputFile",
@@ -49,6 +52,7 @@ __all__ = [
     "ScoreArguments",
     "ScoredFile",
     "ScoredFiles",
+    "StageName",
     "SweepArguments",
     "WrittenArguments",
     "grouped",

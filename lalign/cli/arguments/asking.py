@@ -30,8 +30,11 @@ class AskArguments:
     key_variable: Annotated[
         str, option("The environment variable that holds the endpoint's key, if it wants one.", ASK)
     ] = "OPENAI_API_KEY"
-    temperature: Annotated[float | None, option("0 is greedy; above 0 samples.", ASK, default="0")] = None
-    max_new_tokens: Annotated[int, option("Tokens of a reply at the most, >= 1.", ASK)] = 512
+    temperature: Annotated[float | None, option("0 is greedy; above 0 samples.", ASK, default="0; construct 1")] = None
+    max_new_tokens: Annotated[
+        int | None,
+        option("Tokens of a reply at the most, >= 1.", ASK, default="512; construct questions 2048"),
+    ] = None
     request_options: Annotated[
         str | None,
         option(

@@ -16,6 +16,7 @@ SWEEP = "Points"
 EVAL = "Evaluation"
 ASK = "Who is asked"
 JUDGE = "Judging"
+CONSTRUCT = "Construction"
 
 
 def option(
