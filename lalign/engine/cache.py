@@ -125,7 +125,7 @@ class KVStore(Cache):
         # The prefix that each row stands behind, whose keys and values are not in this store; None for none.
         self.prefixes: list[Prefix | None] = [None] * rows
         self._grouped: list[Prefix | None] = []
-        self._groups: list[tuple[Prefix, Tensor]] = []
+        self._groups: list[tuple[Prefix, Tensor | slice]] = []
         self._copied_first: list[int] | None = None
         self._first_columns: Tensor
 
@@ -158,15 +158,15 @@ class KVStore(Cache):
         """What rows stand behind in one layer: one part for each prefix."""
         return [SharedPart(rows, *prefix.of_layer(layer)) for prefix, rows in self._behind()]
 
-    def _behind(self) -> list[tuple[Prefix, Tensor]]:
-        """Each prefix with the rows behind it `[n]`; made anew only when rows have come, gone or moved."""
+    def _behind(self) -> list[tuple[Prefix, Tensor | slice]]:
+        """Each prefix with the rows behind it; made anew only when rows have come, gone or moved."""
         if self._grouped != self.prefixes:
             self._grouped = list(self.prefixes)
             behind: dict[Prefix, list[int]] = {}
             for row, prefix in enumerate(self.prefixes):
                 if prefix is not None:
                     behind.setdefault(prefix, []).append(row)
-            self._groups = [(prefix, torch.tensor(rows)) for prefix, rows in behind.items()]
+            self._groups = [(prefix, _selection(rows)) for prefix, rows in behind.items()]
         return self._groups
 
     def reserve(self, query_length: int) -> None:
@@ -266,8 +266,19 @@ class KVStore(Cache):
                 continue
             for name in ("keys", "values"):
                 old = getattr(layer, name)
-                new = old.new_zeros(self.row_capacity, old.shape[1], self.column_capacity, old.shape[3])
+                room = self.row_capacity, old.shape[1], self.column_capacity, old.shape[3]
+                # What is right of the live columns is written before it is looked at, but in a static step.
+                new = old.new_zeros(room) if self.block == STATIC_BLOCK else old.new_empty(room)
+                new[: self.rows, :, : into.start] = 0
                 new[: self.rows, :, into] = old[: self.rows, :, self.start : self.end]
                 setattr(layer, name, new)
         self.first = [first + width - self.end for first in self.first]
         self.start, self.end = into.start, width
+
+
+def _selection(rows: list[int]) -> Tensor | slice:
+    """Rows in rising order as what selects them: a slice where they are evenly spaced, which copies nothing."""
+    step = rows[1] - rows[0] if len(rows) > 1 else 1
+    if rows == list(range(rows[0], rows[-1] + 1, step)):
+        return slice(rows[0], rows[-1] + 1, step)
+    return torch.tensor(rows)

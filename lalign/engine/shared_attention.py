@@ -21,9 +21,9 @@ KNOWN = {"position_ids", "use_cache", "output_attentions", "is_causal", "cache_p
 
 
 class SharedPart(NamedTuple):
-    """A prefix of one layer and the rows behind it: rows `[n]`, keys and values `[heads, tokens, head size]`."""
+    """A prefix of one layer, and what selects the rows behind it; keys and values `[heads, tokens, head size]`."""
 
-    rows: Tensor
+    rows: Tensor | slice
     keys: Tensor
     values: Tensor
 
@@ -62,11 +62,14 @@ def attend(
         attention_mask = torch.ones(1, 1, new, columns, dtype=torch.bool).tril(columns - new)
     own, weight = _flash(grouped, key, value, scale, _bias(attention_mask, heads // kv_heads, query.dtype))
     for part in shared:
-        queries = grouped[part.rows].transpose(0, 1).reshape(1, kv_heads, -1, size)
+        behind = grouped[part.rows]
+        queries = behind.transpose(0, 1).reshape(1, kv_heads, -1, size)
         output, its_weight = _flash(queries, part.keys.unsqueeze(0), part.values.unsqueeze(0), scale, None)
-        output = output.view(kv_heads, len(part.rows), -1, size).transpose(0, 1)
-        its_weight = its_weight.view(kv_heads, len(part.rows), -1).transpose(0, 1)
-        own[part.rows] = _joined(own[part.rows], weight[part.rows], output, its_weight)
+        output = output.view(kv_heads, len(behind), -1, size).transpose(0, 1)
+        its_weight = its_weight.view(kv_heads, len(behind), -1).transpose(0, 1)
+        # In a step every row has a token of its own; among those of a prompt there is padding.
+        joined = _joined_step if new == 1 else _joined
+        own[part.rows] = joined(own[part.rows], weight[part.rows], output, its_weight)
     return own.view(rows, heads, new, size).transpose(1, 2), None
 
 
@@ -94,5 +97,16 @@ def _joined(first: Tensor, first_weight: Tensor, second: Tensor, second_weight: 
     return torch.where(share > 0, first * share, 0) + second * (second_weight - whole).exp().unsqueeze(-1)
 
 
+def _joined_step(first: Tensor, first_weight: Tensor, second: Tensor, second_weight: Tensor) -> Tensor:
+    """As `_joined`, where both parts hold a token."""
+    return first.lerp(second, (second_weight - first_weight).sigmoid_().unsqueeze(-1))
+
+
+def _added(*args: Any, **kwargs: Any) -> Tensor | None:
+    """The mask of transformers' own as what is added to the scores: made once a pass, not in every layer."""
+    mask = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"](*args, **kwargs)
+    return mask if mask is None else torch.zeros_like(mask, dtype=torch.float32).masked_fill_(~mask, float("-inf"))
+
+
 ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _added)

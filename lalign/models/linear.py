@@ -12,6 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lalign.models.joined import join_siblings
+
 REORDERED_DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -49,12 +51,13 @@ def can_reorder(device: torch.device, dtype: torch.dtype) -> bool:
 def reorder_linears(model: nn.Module) -> int:
     """Replace every `nn.Linear` (and GPT-2's `Conv1D`) of a model in place; returns how many.
 
-    Layers are replaced one at a time, so that at most one weight is in memory twice.
+    Those of one input are joined. Layers are replaced one at a time, so that few weights are in memory twice.
     """
     from transformers.pytorch_utils import Conv1D
 
     replaced = 0
     for module in list(model.modules()):
+        replaced += join_siblings(module)
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
                 setattr(module, name, ReorderedLinear(child.weight, child.bias))
