@@ -89,7 +89,8 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
     began = time.monotonic()
     status = 0
     job.start(aligner)
-    with Interruption() as interruption, Progress(job.remaining(), quiet=running.quiet, source=job.inputs.place) as bar:
+    bar = Progress(job.remaining(), quiet=running.quiet, source=job.inputs.place, points=job.settings.points)
+    with Interruption() as interruption, bar:
 
         def on_records(records: Sequence[Record]) -> None:
             if sweep is not None:

@@ -87,7 +87,7 @@ class Progress:
     """tqdm on stderr: records done of the total where that is known, tokens a second, mean divergence.
 
     Where stderr is no terminal, a line every 30 s instead; nothing at all when told to be quiet. `source` is the name
-    of the input, or says of a line where it stands.
+    of the input, or says of a line where it stands. `points` is how many responses the total has for each line.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Progress:
         quiet: bool,
         source: str | Callable[[int], str],
         unit: str = "rec",
+        points: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from tqdm import tqdm
@@ -115,6 +116,7 @@ class Progress:
         self._done = 0
         self._total = total
         self._unit = unit
+        self._points = points
 
     def update(self, written: Sequence[Result | Failure], tally: Tally) -> None:
         """Show what was written since the last call; name lines that failed."""
@@ -125,14 +127,19 @@ class Progress:
             self.told_of_memory = True
             self.write("out of memory: the batch is halved, and what was in flight begun again")
         seconds = max(self._clock() - self.began, 1e-9)
-        shown = {"tok/s": f"{tally.tokens / seconds:.1f}"}
+        shown = {"tok/s": f"{tally.tokens / seconds:.1f}"} if tally.tokens else {}
         if tally.tokens and tally.kl_sum:
             shown["KL"] = f"{tally.kl_sum / tally.tokens:.3f}"
         self._shown = shown
         self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(len(written))
-        self._done += len(written)
+        done = sum(map(self._counts, written))
+        self.bar.update(done)
+        self._done += done
         self._log()
+
+    def _counts(self, outcome: Result | Failure) -> int:
+        """A line that failed as a whole has one record where there would be many."""
+        return self._points if isinstance(outcome, Failure) and outcome.point is None else 1
 
     def _name(self, failure: Failure) -> None:
         self.named += 1

@@ -137,9 +137,11 @@ class Job:
         self.resumed = self.output.start(self.fingerprint(aligner), self.settings.points)
 
     def remaining(self) -> int | None:
-        """How many lines are left to answer; None where only reading would tell."""
-        total = self.source.total()
-        return None if total is None else max(0, total - self.resumed.standing)
+        """How many responses are left to write; None where only reading would tell."""
+        total, stand = self.source.total(), self.resumed
+        if total is None:
+            return None
+        return max(0, (total - stand.standing) * self.settings.points - stand.partial_records)
 
     def run(
         self,

@@ -177,6 +177,8 @@ class TestRun:
         with open_output(output) as journal:
             assert Job(JobInput(source), SETTINGS, journal).remaining() == 20
             assert Job(JobInput(source, limit=4), SETTINGS, journal).remaining() == 4
+            several = replace(SETTINGS, sampling=replace(SETTINGS.sampling, temperature=1.0), samples=3)
+            assert Job(JobInput(source, limit=4), several, journal).remaining() == 12
             packed = source.with_name("in.jsonl.gz")
             packed.write_bytes(gzip.compress(source.read_bytes()))
             assert Job(JobInput(packed), SETTINGS, journal).remaining() is None

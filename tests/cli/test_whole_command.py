@@ -1,0 +1,106 @@
+"""Whole commands as people watch them: in a terminal of 80 columns, in a log file, and told to be quiet."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+import pytest
+from conftest import TinyModel, TinyTokenizer
+from tiny_gguf import write_tiny_gguf
+
+from lalign.cli import terminal
+from lalign.cli.run import run
+
+COLUMNS = 80
+RECORDS = b"".join(orjson.dumps({"prompt": f"{number}?"}) + b"\n" for number in range(3))
+
+
+@pytest.fixture
+def gguf(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, tmp_path: Path) -> Path:
+    """A model that is converted at its first start."""
+    return write_tiny_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), tiny_tokenizer("chatml"))
+
+
+def watched(folder: Path, *arguments: object) -> tuple[str, bytes]:
+    """What a command has written to a terminal that is its stderr, and to a file that is its stdout."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, COLUMNS, 0, 0))
+    command = [sys.executable, "-m", "lalign", *map(str, arguments)]
+    unset = ("COLUMNS", "LINES", "TQDM_DISABLE", "CI")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environment |= {"LALIGN_CACHE": str(folder / "cache"), "TERM": "xterm-256color"}
+    (folder / "in.jsonl").write_bytes(RECORDS)
+    with (folder / "out.jsonl").open("wb") as out:
+        process = subprocess.Popen(command, stderr=slave, stdout=out, stdin=subprocess.DEVNULL, env=environment)
+        os.close(slave)
+        written = b""
+        with suppress(OSError):  # which is how a terminal ends
+            while part := os.read(master, 1 << 16):
+                written += part
+        os.close(master)
+        assert process.wait() == 0, written
+    return written.decode(), (folder / "out.jsonl").read_bytes()
+
+
+def screen(written: str) -> list[str]:
+    """The lines that are left to be seen: each carriage return begins its line anew, over what stands there."""
+    lines = []
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", written).replace("\r\n", "\n").split("\n"):
+        cells: list[str] = []
+        for frame in line.split("\r"):
+            assert "\x1b" not in frame, "moves of the cursor"
+            assert len(frame) < COLUMNS + 1, "a frame that would wrap"
+            cells[: len(frame)] = frame
+        lines.append("".join(cells).rstrip())
+    return lines
+
+
+def test_a_terminal_shows_one_clean_bar_and_the_summary(gguf: Path, tmp_path: Path) -> None:
+    arguments = ("generate", tmp_path / "in.jsonl", "--principle-text", "Be kind.", "--model", gguf)
+    watched(tmp_path, *arguments, "--max-new-tokens", 1)  # converts
+    written, out = watched(tmp_path, *arguments, "--max-new-tokens", 4)
+    bar, *rest = screen(written)
+    assert re.fullmatch(r"100%\|█+\| 3/3 \[00:\d\d<00:00, +[\d.]+(rec/s|s/rec), tok/s=[\d.]+, KL=[\d.]+\]", bar), bar
+    assert "3 records to stdout" in rest[0]
+    assert not [line for line in rest if "%|" in line]
+    assert len(out.splitlines()) == 3
+
+
+def test_quiet_shows_nothing_not_even_that_a_model_is_converted(gguf: Path, tmp_path: Path) -> None:
+    arguments = ("generate", tmp_path / "in.jsonl", "--principle-text", "Be kind.", "--model", gguf, "-q")
+    written, out = watched(tmp_path, *arguments, "--max-new-tokens", 4)
+    assert written == ""
+    assert len(out.splitlines()) == 3
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(("quiet", "command"), [((), "generate"), ((), "sweep"), (("-q",), "generate")])
+def test_a_log_file_gets_lines(
+    quiet: tuple[str, ...],
+    command: str,
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One each half minute, which is here as often as there is something new."""
+    monkeypatch.setattr(terminal, "LOG_SECONDS", 0.0)
+    (tmp_path / "in.jsonl").write_bytes(b"no JSON\n" + RECORDS)
+    arguments = ["--principle-text", "Be kind.", "--model", str(tiny_folder), "--max-new-tokens", "2"]
+    assert run([command, str(tmp_path / "in.jsonl"), *arguments, *quiet]) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lalign: ") and " rec" in line]
+    assert bool(told) is not bool(quiet)
+    for line in told:
+        assert re.fullmatch(r"lalign: \d+ s: \d+ of \d+ rec(, [\d.]+ tok/s, [\d.]+ KL)?", line), line
+    if told:
+        assert (" 4 of 4 rec, " if command == "generate" else " 24 of 24 rec, ") in told[-1]
