@@ -36,9 +36,14 @@ def _version(context: typer.Context, wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, metavar="", help="Show the version.")
+    ] = False,
     # Eager, so that it is known when `--version` is acted on, whichever comes first.
     verbose: Annotated[
-        bool, typer.Option("--verbose", is_eager=True, help="With --version: libraries, device, model and cache too.")
+        bool,
+        typer.Option(
+            "--verbose", is_eager=True, metavar="", help="With --version: libraries, device, model and cache too."
+        ),
     ] = False,
 ) -> None: ...

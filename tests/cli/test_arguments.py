@@ -84,7 +84,7 @@ class TestMirror:
     def test_of_choices(self) -> None:
         def shown(group: Any, name: str) -> set[str]:
             _, option = get_args(get_type_hints(group, include_extras=True)[name])
-            return set(option.metavar.split("|"))
+            return set(option.metavar.replace("\n", "").split("|"))
 
         assert shown(ModelArguments, "dtype") == {"auto", *DTYPES}
         assert shown(EvalArguments, "scoring") == {*get_args(Scoring)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import Lalign
 from filelock import FileLock
 
 from lalign.cli.run import run
+from lalign.method.recipes import RECIPES
 from lalign.models.cached import cached, clear
 
 MODEL = "tiny-0123456789abcdef01234567"
@@ -52,11 +54,38 @@ class TestCompletion:
         assert "--install-completion" in lalign("--help").out.decode()
 
 
-@pytest.mark.parametrize("command", ["generate", "sweep", "eval"])
-def test_help_names_the_values_of_an_option(lalign: Lalign, command: str) -> None:
-    shown = lalign(command, "--help").out.decode()
-    assert "relative|absolute" in shown
-    assert "base|principle" in shown
+class TestHelp:
+    """In a terminal of 80 columns, as pytest is given one."""
+
+    @pytest.mark.parametrize("command", ["generate", "sweep", "eval", "bench", "judge", "score", "best", "cache"])
+    def test_it_names_what_a_value_is_and_not_its_type(
+        self, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        assert run([command, "--help"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert all(len(line) <= 80 for line in lines)
+        # Of arguments, and of its own --help, Typer says it itself.
+        options = lines[next(number for number, line in enumerate(lines) if "--help" in line) + 1 :]
+        assert not [line for line in options if re.search(r"<\w+", line)]
+
+    @pytest.mark.parametrize(
+        ("command", "values"),
+        [
+            ("generate", ["base|principle", "logits|", "probabilities", "relative|", "absolute|", "jsonl|", *RECIPES]),
+            ("sweep", ["base|principle", "joined|", "replace|user", *RECIPES]),
+            ("eval", ["logit|letter", "seed|all", *RECIPES]),
+            ("judge", ["first|all|two", "torch|", "llamacpp|vllm"]),
+        ],
+    )
+    def test_it_names_the_values_of_an_option_none_of_them_broken(
+        self, command: str, values: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        assert run([command, "--help"]) == 0
+        shown = capsys.readouterr().out
+        for value in values:
+            assert re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-]*-)", shown), value
 
 
 class TestSlips:

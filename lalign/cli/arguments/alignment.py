@@ -9,6 +9,7 @@ from typing import Annotated, get_args
 from lalign.cli.arguments.declaring import PRINCIPLE, flag, option
 from lalign.method.linear_alignment import Anchor, Direction, Scale
 from lalign.method.recipe import Support
+from lalign.method.recipes import RECIPES
 from lalign.options import Placement
 
 
@@ -72,7 +73,12 @@ class AlignmentArguments:
     ] = False
     recipe: Annotated[
         str,
-        option("The method: `lalign recipes` lists them.", PRINCIPLE),
+        option(
+            f"The method: {', '.join(RECIPES)}. `lalign recipes` says what each is.",
+            PRINCIPLE,
+            metavar="NAME",
+            choices=RECIPES,
+        ),
     ] = "lalign"
     ratio: Annotated[
         float | None,

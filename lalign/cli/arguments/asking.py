@@ -25,10 +25,12 @@ class AskArguments:
     ] = None
     asked_model: Annotated[
         str | None,
-        option("The endpoint's model, or that of --write-requests.", ASK, "--judge-model", "--url-model"),
+        option(
+            "The endpoint's model, or that of --write-requests.", ASK, "--judge-model", "--url-model", metavar="NAME"
+        ),
     ] = None
     key_variable: Annotated[
-        str, option("The environment variable that holds the endpoint's key, if it wants one.", ASK)
+        str, option("The environment variable that holds the endpoint's key, if it wants one.", ASK, metavar="NAME")
     ] = "OPENAI_API_KEY"
     temperature: Annotated[float | None, option("0 is greedy; above 0 samples.", ASK, default="0; construct 1")] = None
     max_new_tokens: Annotated[

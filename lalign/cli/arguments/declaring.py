@@ -18,6 +18,8 @@ ASK = "Who is asked"
 JUDGE = "Judging"
 CONSTRUCT = "Construction"
 
+CHOICES_WIDTH = 14
+
 
 def option(
     help: str,
@@ -41,11 +43,23 @@ def option(
         help=help,
         rich_help_panel=panel,
         show_default=default,
-        metavar=metavar or "|".join(values) or None,
+        metavar=metavar or _choices(values) or None,
         autocompletion=begun if values else None,
     )
 
 
 def flag(help: str, panel: str, *names: str, default: str | bool = False) -> Any:
     """An option without a value."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=default)
+    # Typer would write <bool> beside it, in room that the text needs.
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=default, metavar="")
+
+
+def _choices(values: list[str]) -> str:
+    """The values with bars between them, in lines so narrow that none is broken in a terminal of 80 columns."""
+    lines = [""]
+    for value in values:
+        word = value if value == values[-1] else f"{value}|"
+        if lines[-1] and len(lines[-1] + word) > CHOICES_WIDTH:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)

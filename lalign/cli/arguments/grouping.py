@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
+from copy import copy
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
-from typing import Any, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+# What a value is called in help, by its type.
+METAVARS: dict[type, str] = {int: "N", float: "X", Path: "FILE", str: "TEXT"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,7 +27,7 @@ def grouped(command: Command) -> Command:
         if is_dataclass(kind) and isinstance(kind, type):
             groups[parameter.name] = kind
             of_kind = get_type_hints(kind, include_extras=True)
-            parameters += [_parameter(option, of_kind[option.name]) for option in fields(kind)]
+            parameters += [_parameter(option, _with_metavar(of_kind[option.name])) for option in fields(kind)]
         else:
             parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
@@ -34,6 +40,18 @@ def grouped(command: Command) -> Command:
     expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return expanded  # type: ignore[return-value]
+
+
+def _with_metavar(annotation: Any) -> Any:
+    """An annotation whose option says in help what its value is, where its declaration does not."""
+    kind, option = get_args(annotation)
+    if option.metavar is not None:
+        return annotation
+    named = copy(option)
+    # `int | None` and `list[float] | None` are told as int and float are.
+    words = re.findall(r"\w+", str(kind))
+    named.metavar = next((name for of, name in METAVARS.items() if of.__name__ in words), None)
+    return Annotated[kind, named]
 
 
 def _parameter(option: Field[Any], annotation: Any) -> inspect.Parameter:

@@ -36,7 +36,7 @@ class JudgeArguments:
         list[str] | None,
         option("Name of each file, in the same order.", JUDGE, default="the files' own", metavar="NAME"),
     ] = None
-    response_field: Annotated[str, option("The key that holds an answer.", JUDGE)] = "response"
+    response_field: Annotated[str, option("The key that holds an answer.", JUDGE, metavar="NAME")] = "response"
     judge_prompt: Annotated[
         Path | None,
         option(

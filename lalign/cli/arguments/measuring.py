@@ -90,7 +90,7 @@ class EvalArguments:
 class BenchArguments:
     """What is measured."""
 
-    batch_sizes: Annotated[str, option("Pairs in flight: a list, 1,4,16.", RUN)] = "16"
+    batch_sizes: Annotated[str, option("Pairs in flight: a list, 1,4,16.", RUN, metavar="N,N,...")] = "16"
     repeats: Annotated[int, option("Interleaved runs of each, >= 1.", RUN)] = 3
     peers: Annotated[
         bool, flag("Also the same prompts through stock transformers, its guidance_scale too.", RUN, "--peers")

@@ -37,7 +37,7 @@ class ScoreArguments:
         Path | None,
         option("Draw the rewards of all files, normalised together: .png or .svg.", OUTPUT, metavar="FILE"),
     ] = None
-    device: Annotated[str, option("auto, cpu, cuda, cuda:1, mps, ...", MODEL)] = "auto"
+    device: Annotated[str, option("auto, cpu, cuda, cuda:1, mps, ...", MODEL, metavar="NAME")] = "auto"
     batch_size: Annotated[int, option("Answers scored at a time, >= 1.", RUN)] = 16
     quiet: Annotated[bool, flag("No progress and no table.", RUN, "--quiet", "-q")] = False
 
