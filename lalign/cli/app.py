@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import lalign
 from lalign.text import printable
@@ -12,7 +13,19 @@ from lalign.text import printable
 USAGE = 2
 FAILED = 1
 
+# Commands as `--help` lists them: what people begin with first.
+ORDER = ("generate", "sweep", "eval", "judge", "score", "best", "construct", "bench", "merge", "recipes", "cache")
+
+
+class InOrder(TyperGroup):
+    """Commands in `ORDER`; those that it does not name come last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
+    cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

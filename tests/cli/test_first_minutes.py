@@ -9,6 +9,7 @@ import pytest
 from conftest import Lalign
 from filelock import FileLock
 
+from lalign.cli.app import ORDER
 from lalign.cli.run import run
 from lalign.method.recipes import RECIPES
 from lalign.models.cached import cached, clear
@@ -86,6 +87,11 @@ class TestHelp:
         shown = capsys.readouterr().out
         for value in values:
             assert re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-]*-)", shown), value
+
+    def test_what_people_begin_with_comes_first(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["--help"]) == 0
+        listed = re.findall(r"^\W+([a-z]+)  +[A-Z]", capsys.readouterr().out.split("Commands")[1], re.MULTILINE)
+        assert listed == [*ORDER]
 
 
 class TestSlips:
