@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,9 @@ def aligner(model: ModelArguments, *, compile: bool) -> Aligner:
     from lalign.backends import open_backend
 
     options = engine_options(model.engine_option or [])
-    return Aligner(open_backend(model_options(model, compile=compile), model.engine, options))
+    loaded = Aligner(open_backend(model_options(model, compile=compile), model.engine, options))
+    gc.freeze()  # what is there now stays to the end, which comes sooner where it is not looked through for garbage
+    return loaded
 
 
 def engine_options(given: list[str]) -> dict[str, str]:

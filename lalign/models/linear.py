@@ -7,12 +7,14 @@ lacks it, models keep their stock layers.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from lalign.models.joined import join_siblings
+from lalign.models.mapped import MappedFiles
 
 REORDERED_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -51,12 +53,17 @@ def can_reorder(device: torch.device, dtype: torch.dtype) -> bool:
 def reorder_linears(model: nn.Module) -> int:
     """Replace every `nn.Linear` (and GPT-2's `Conv1D`) of a model in place; returns how many.
 
-    Those of one input are joined. Layers are replaced one at a time, so that few weights are in memory twice.
+    Those of one input are joined. Layers are replaced one at a time, so that few weights are in memory twice, and no
+    weight stays a view of a mapped file.
     """
     from transformers.pytorch_utils import Conv1D
 
+    files = MappedFiles()
+    uses = Counter(weight.data_ptr() for module in model.modules() for weight in module.parameters(recurse=False))
     replaced = 0
     for module in list(model.modules()):
+        weights = {weight.data_ptr(): weight for child in module.children() for weight in child.parameters(False)}
+        before = replaced
         replaced += join_siblings(module)
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
@@ -67,9 +74,13 @@ def reorder_linears(model: nn.Module) -> int:
                 continue
             replaced += 1
             del child
-    # What is left may be a view of a mapped file, which would keep the whole of it in memory.
+        if replaced > before:
+            kept = {weight.data_ptr() for child in module.children() for weight in child.parameters(False)}
+            for place, weight in weights.items():
+                if place not in kept and uses[place] == 1:
+                    files.give_back(weight)
     for parameter in model.parameters():
-        parameter.data = parameter.data.clone()
+        parameter.data = files.moved(parameter.data)
     return replaced
 
 
