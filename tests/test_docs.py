@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import pytest
+import typer
 
 from lalign.cli import arguments, cache, commands
 from lalign.cli import construct as construction
@@ -222,6 +225,22 @@ def test_a_block_that_is_not_run_says_why() -> None:
     skipped = {block.mark for block in blocks() if block.mark}
     assert "tests" in skipped
     assert all(mark == "tests" or mark.startswith("not run: ") for mark in skipped)
+
+
+def commands_that_are_not_run() -> list[str]:
+    """Each line of lalign's in blocks that are not run."""
+    blocks_of_shell = [block for block in blocks() if block.language == "sh" and block.mark.startswith("not run")]
+    lines = [line.strip() for block in blocks_of_shell for line in block.text.replace("\\\n", " ").splitlines()]
+    return [line for line in dict.fromkeys(lines) if line.startswith("lalign ")]
+
+
+@pytest.mark.parametrize("line", commands_that_are_not_run())
+def test_a_command_that_is_not_run_has_options_that_there_are(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    _, first, *others = itertools.takewhile(lambda word: word not in {"|", ">", "&&"}, words)
+    group = typer.main.get_command(app)
+    command = group.commands[first]  # type: ignore[attr-defined]
+    command.make_context(first, others)  # raises where the words are none that it takes
 
 
 @pytest.mark.real
