@@ -46,6 +46,7 @@ SECTIONS = {
     "Input and output": arguments.OutputArguments,
     "Model": arguments.ModelArguments,
     "Running": arguments.RunArguments,
+    "Ray": arguments.ClusterArguments,
     "Points of a sweep": arguments.SweepArguments,
     "Evaluation": arguments.EvalArguments,
     "Benchmark": arguments.BenchArguments,

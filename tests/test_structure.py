@@ -30,11 +30,12 @@ ALLOWED: dict[str, set[str]] = {
     "construction": {"asking", "records", "results"},
     "judging": {"asking", "evaluation", "jobs", "records", "results"},
     "figures": {"asking", "evaluation", "judging", "method", "records", "results", "sweep"},
+    "ray": {"aligner", "backends", "jobs", "models", "records", "results"},
     "bench": {"aligner", "engine", "method", "models", "records", "results"},
     "rewards": {"records", "results"},
     "cli": {
         *("aligner", "bench", "engine", "evaluation", "figures", "jobs", "method", "models", "records", "results"),
-        *("asking", "backends", "construction", "judging", "rewards", "sweep"),
+        *("asking", "backends", "construction", "judging", "ray", "rewards", "sweep"),
     },
     "__init__": {"aligner", "method", "processor", "results"},
     "__main__": {"cli"},

@@ -13,6 +13,7 @@ from lalign.cli.app import app
 from lalign.cli.arguments import (
     AlignmentArguments,
     BenchArguments,
+    ClusterArguments,
     DebugFlag,
     EvalArguments,
     InputFile,
@@ -27,6 +28,7 @@ from lalign.cli.arguments import (
     grouped,
 )
 from lalign.cli.carry_out import carry_out
+from lalign.cli.on_ray import carry_out_on_ray, refuse_without_ray
 from lalign.cli.terminal import Progress, show
 from lalign.errors import OptionError
 from lalign.sweep.knee import KNEE_RULE
@@ -44,6 +46,7 @@ def generate(
     output: OutputArguments,
     model: ModelArguments,
     running: RunArguments,
+    cluster: ClusterArguments,
 ) -> int:
     """Answer the records of IN.jsonl, aligned to a principle; one JSON line each, in their order.
 
@@ -53,6 +56,9 @@ def generate(
     execution = invocation.execution(running, output.stats)
     if wanted.logprobs and output.stats == "none":  # which are computed together, and written apart
         execution = invocation.execution(running, "summary")
+    if cluster.ray is not None:
+        return carry_out_on_ray(sources, wanted, execution, alignment, output, model, running, cluster)
+    refuse_without_ray(cluster)
     return carry_out(sources, wanted, execution, alignment, output, model, running)
 
 

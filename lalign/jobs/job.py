@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
 from typing import Any, get_args
 
-import lalign
 from lalign import validation
 from lalign.aligner import Aligner
 from lalign.errors import OptionError
+from lalign.jobs.fingerprint import fingerprint
 from lalign.jobs.first_look import refuse_hopeless
 from lalign.jobs.output import Output
 from lalign.jobs.reader import JobInput, Reader
@@ -23,24 +20,10 @@ from lalign.jobs.shard import WHOLE
 from lalign.jobs.signals import Interruption
 from lalign.jobs.tally import Tally
 from lalign.jobs.writer import Writer
-from lalign.options import Execution, Prompting, Statistics
-from lalign.records.parsing import Message, Record
-from lalign.records.prompts import PROBES, PromptTemplate
+from lalign.options import Execution, Statistics
+from lalign.records.parsing import Record
 from lalign.records.requests import Settings
 from lalign.results import Failure, Result
-from lalign.text import json_number
-
-# Conversations that show what a template does: one turn, several, and a system message of their own.
-_CONVERSATIONS = (
-    PROBES[:1],
-    (PROBES[0], Message("assistant", "Beta."), PROBES[1]),
-    (Message("system", "Gamma."), PROBES[0]),
-)
-
-
-def _written(prompting: Prompting) -> dict[str, Any]:
-    marks = asdict(prompting)
-    return marks if prompting.prefill is not None else {name: marks[name] for name in marks if name != "prefill"}
 
 
 def _ignore(_: Any) -> None:
@@ -90,47 +73,12 @@ class Job:
 
     def fingerprint(self, aligner: Aligner) -> dict[str, Any]:
         """Everything that a response depends on, for a resumed run to compare: flat, JSON values."""
-        settings = self.settings
-        marks: dict[str, Any] = {
-            "lalign": lalign.__version__,
-            "torch": version("torch"),
-            "transformers": version("transformers"),
-            "model": aligner.backend.fingerprint(),
-            "system": self.system,
-            "stats": self.written,
-            "keep": self.source.keep,
-            "samples": settings.samples,
-            **self.source.reading.fingerprint(),
-            **({} if self.form == "jsonl" else {"output_format": self.form}),
-            **({"logprobs": settings.logprobs} if settings.logprobs else {}),
-            "principle": list(settings.principles.texts),
-            "weight": list(settings.principles.weights),
-            "contrast": settings.principles.contrast,
-            **_written(settings.prompting),
-            **asdict(settings.sampling),
-        }
-        points = [{name: json_number(value) for name, value in asdict(point).items()} for point in settings.alignments]
-        marks |= points[0] if not settings.sweep else {"points": points}
-        if self.source.shard != WHOLE:
-            marks["shard"] = str(self.source.shard)
-        marks |= self._rendered(aligner.backend.tokenizer)
-        return marks | {"stop": list(settings.sampling.stop)}
-
-    def _rendered(self, tokenizer: Any) -> dict[str, Any]:
-        """What the template makes of some conversations: the first as text, all twins of all as a digest.
-
-        A template may print the date, so that another day's prompts are others.
-        """
-        template = PromptTemplate(tokenizer, self.system, self.settings.prompting)
-        template.check(bool(self.settings.principles.texts))
-        twins: list[Any] = []
-        for messages in _CONVERSATIONS:
-            try:
-                twins += template.twins(messages, self.settings.principles)
-            except Exception as error:  # a template may raise anything at a conversation that it does not allow
-                twins.append(str(error))
-        shown = tokenizer.decode(twins[0]) if isinstance(twins[0], list) else twins[0]
-        return {"rendered": shown, "rendered_twins": hashlib.sha256(repr(twins).encode()).hexdigest()}
+        source = self.source
+        marks = fingerprint(
+            aligner, self.settings, source.reading, self.system, statistics=self.written, keep=source.keep
+        )
+        marks |= {} if self.form == "jsonl" else {"output_format": self.form}
+        return marks if source.shard == WHOLE else marks | {"shard": str(source.shard)}
 
     def start(self, aligner: Aligner) -> None:
         """Begin the output, or go on with it. Raises `OutputError` where it belongs to a run of other settings."""

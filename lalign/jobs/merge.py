@@ -169,7 +169,7 @@ def _write(parts: Sequence[Part], file: BinaryIO) -> tuple[int, list[range], int
 def _groups(part: Part) -> Iterator[_Group]:
     """The records of an output, those of an input line together. Raises `OutputError` where it is not whole."""
     name, header = str(part.path), part.header
-    points = len(header.fingerprint.get("points", ("one",))) if header is not None else None
+    points = _points(header.fingerprint) if header is not None else None
     lines = end = 0
     with faults(name):
         for line, records in groupby(read_records(part.path, name), key=lambda record: record.line):
@@ -187,6 +187,11 @@ def _groups(part: Part) -> Iterator[_Group]:
             raise OutputError(f"{name}: ends in a record that was cut short; --resume answers it")
     if header is not None and header.end is not None and lines != header.end.lines:
         raise OutputError(f"{name}: answers {lines} lines, and {header.end.lines} when its job ended")
+
+
+def _points(fingerprint: Mapping[str, Any]) -> int:
+    """How many records an input line has, where it is not refused as a whole."""
+    return len(fingerprint.get("points", ("the one",))) * int(fingerprint.get("samples", 1))
 
 
 def _numbers(numbers: Iterable[int]) -> str:

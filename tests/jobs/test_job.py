@@ -22,7 +22,7 @@ from conftest import CHATML, TinyModel, TinyTokenizer, model_of
 from lalign.aligner import Aligner
 from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import InputError, OutputError
-from lalign.jobs import job as job_module
+from lalign.jobs import fingerprint as fingerprint_module
 from lalign.jobs.header import InputMark, read_header, write_header
 from lalign.jobs.job import Job
 from lalign.jobs.output import open_output
@@ -394,7 +394,7 @@ class TestFingerprint:
         self, aligner: Aligner, source: Path, output: Path, library: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run(aligner, source, output)
-        monkeypatch.setattr(job_module, "version", lambda name: "9.9" if name == library else "1.0")
+        monkeypatch.setattr(fingerprint_module, "version", lambda name: "9.9" if name == library else "1.0")
         with pytest.raises(OutputError, match=rf"{library}: '\d.*' in the output, '9\.9' now"):
             run(aligner, source, output, resume=True)
 

@@ -28,6 +28,7 @@ from lalign.records.requests import Settings
 
 SETTINGS = Settings(make_principles(["Be kind."]), sampling=Sampling(max_new_tokens=3, temperature=1.0))
 SWEEP = replace(SETTINGS, alignments=tuple(Alignment(ratio=ratio) for ratio in (0, 1, 4)), sweep=True)
+SAMPLES = replace(SETTINGS, samples=2)
 COUNT = 3
 
 
@@ -93,7 +94,7 @@ def strip_headers(paths: list[Path]) -> None:
         path.with_name(f"{path.name}.run.json").unlink()
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, SWEEP], ids=["plain", "sweep"])
+@pytest.mark.parametrize("settings", [SETTINGS, SWEEP, SAMPLES], ids=["plain", "sweep", "samples"])
 def test_merged_shards_are_the_output_of_one_job(shards: Shards, merged: Path, settings: Settings) -> None:
     paths = shards.all(settings)
     single = shards.run("single.jsonl", settings=settings)

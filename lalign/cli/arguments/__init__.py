@@ -5,6 +5,7 @@ from __future__ import annotations
 from lalign.cli.arguments.alignment import AlignmentArguments
 from lalign.cli.arguments.asking import AskArguments
 from lalign.cli.arguments.constructing import ConstructArguments, ConstructedFile, StageName
+from lalign.cli.arguments.cluster import ClusterArguments
 from lalign.cli.arguments.files import (
     InputFile,
     InputFiles,
@@ -35,6 +36,7 @@ __all__ = [
     "CacheArguments",
     "ConstructArguments",
     "ConstructedFile",
+    "ClusterArguments",
     "DebugFlag",
     "EvalArguments",
     "InputFile",

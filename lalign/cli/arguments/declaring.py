@@ -17,6 +17,7 @@ EVAL = "Evaluation"
 ASK = "Who is asked"
 JUDGE = "Judging"
 CONSTRUCT = "Construction"
+RAY = "Ray"
 
 CHOICES_WIDTH = 14
 

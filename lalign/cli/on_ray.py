@@ -1,0 +1,77 @@
+"""`lalign generate --ray`: a job whose work is done by the actors of a Ray cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lalign.cli import invocation
+from lalign.cli.app import FAILED
+from lalign.cli.arguments import AlignmentArguments, ClusterArguments, ModelArguments, OutputArguments, RunArguments
+from lalign.cli.terminal import say, show, summary
+from lalign.errors import OptionError
+
+if TYPE_CHECKING:
+    from lalign.options import Execution
+    from lalign.records.requests import Settings
+
+# What a job needs the order of the input for, or a file of its own.
+_NOT_WITH_RAY = ("overwrite", "retry_errors", "force", "limit", "shard", "strict")
+
+
+def refuse_without_ray(cluster: ClusterArguments) -> None:
+    """Raises `OptionError` for options of a cluster that nobody has asked for."""
+    for option in ("workers", "gpus_per_worker"):
+        if getattr(cluster, option) is not None:
+            raise OptionError(option, "only goes with --ray")
+
+
+def carry_out_on_ray(
+    sources: Sequence[Path] | None,
+    settings: Settings,
+    execution: Execution,
+    alignment: AlignmentArguments,
+    output: OutputArguments,
+    model: ModelArguments,
+    running: RunArguments,
+    cluster: ClusterArguments,
+) -> int:
+    """Run a job on a cluster, from its checks to its summary; returns the exit status."""
+    from lalign.jobs.tally import Tally
+    from lalign.ray.job import Cluster, check_extra, run
+
+    check_extra()
+    given = {option.name: getattr(output, option.name) for option in fields(output)}
+    for option in _NOT_WITH_RAY:
+        if given[option]:
+            raise OptionError(option, "does not go with --ray")
+    if output.output_format != "jsonl":
+        raise OptionError("output_format", "does not go with --ray")
+    paths, writes = [invocation.path(path) for path in sources or []], invocation.path(output.output)
+    if len(paths) != 1 or (reads := paths[0]) is None or writes is None:
+        raise OptionError("ray", "needs one file or folder to read, and a folder (-o) to write")
+    where = Cluster(cluster.ray or "local", cluster.workers or 1, cluster.gpus_per_worker or 0)
+    began = time.monotonic()
+    counts = run(
+        reads,
+        writes,
+        invocation.model_options(model, compile=running.compile),
+        settings,
+        where,
+        engine=model.engine,
+        engine_options=invocation.engine_options(model.engine_option or []),
+        reading=invocation.reading(output, settings),
+        system=invocation.text(alignment.system, "system"),
+        execution=execution,
+        keep=output.keep,
+        resume=output.resume,
+    )
+    if counts.failures:
+        say(f"{counts.failures} records failed; each has an error record in the output")
+    tally = Tally(records=counts.records, failures=counts.failures, tokens=counts.tokens, skipped=counts.stood)
+    if not running.quiet:
+        show(summary(tally, time.monotonic() - began, str(writes)))
+    return FAILED if counts.failures or counts.stood_failures else 0
