@@ -241,10 +241,10 @@ def _one_line() -> Iterator[None]:
 
     try:
         yield
+        return
     except RayError as error:
         # What a worker raised arrives as the text of its traceback, the first cause first.
         found = re.search(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception|Invalid)): (.+)$", str(error), re.MULTILINE)
-        if found is None:
-            raise LalignError(f"the cluster failed: {first_line(error)}") from error
-        kind, said = found.groups()
-        raise LalignError(said if hasattr(errors, kind) else f"a worker failed: {kind}: {said}") from error
+        kind, said = found.groups() if found else ("", first_line(error))
+    # Not raised from Ray's error, by which the actors of the job that failed would live on.
+    raise LalignError(said if hasattr(errors, kind) else f"a worker failed: {kind}: {said}")

@@ -67,7 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ray.cloudpickle.register_pickle_by_value(__import__(__name__))
     environment = {DEATH: str(death), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     ray.init(
-        num_cpus=4,
+        num_cpus=8,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
