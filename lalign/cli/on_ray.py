@@ -50,10 +50,16 @@ def carry_out_on_ray(
             raise OptionError(option, "does not go with --ray")
     if output.output_format != "jsonl":
         raise OptionError("output_format", "does not go with --ray")
+    if settings.logprobs and output.stats == "none":
+        raise OptionError("logprobs", "with --ray needs --stats summary or steps")
     paths, writes = [invocation.path(path) for path in sources or []], invocation.path(output.output)
     if len(paths) != 1 or (reads := paths[0]) is None or writes is None:
         raise OptionError("ray", "needs one file or folder to read, and a folder (-o) to write")
-    where = Cluster(cluster.ray or "local", cluster.workers or 1, cluster.gpus_per_worker or 0)
+    where = Cluster(
+        cluster.ray or "local",
+        1 if cluster.workers is None else cluster.workers,
+        0 if cluster.gpus_per_worker is None else cluster.gpus_per_worker,
+    )
     began = time.monotonic()
     counts = run(
         reads,
