@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lalign.cli.arguments.alignment import AlignmentArguments
 from lalign.cli.arguments.asking import AskArguments
-from lalign.cli.arguments.constructing import ConstructArguments, ConstructedFile, StageName
 from lalign.cli.arguments.cluster import ClusterArguments
+from lalign.cli.arguments.constructing import ConstructArguments, ConstructedFile, StageName
 from lalign.cli.arguments.files import (
     InputFile,
     InputFiles,
@@ -34,9 +34,9 @@ __all__ = [
     "AskArguments",
     "BenchArguments",
     "CacheArguments",
+    "ClusterArguments",
     "ConstructArguments",
     "ConstructedFile",
-    "ClusterArguments",
     "DebugFlag",
     "EvalArguments",
     "InputFile",
