@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 
 from lalign.errors import LalignError
 
-# From here on a description is taken to stand within an answer.
+# From here on a description is taken to stand within an answer, and a word to be another's form: teachers, teacher.
 REPEATED = 90.0
+SAME_WORD = 85.0
+# Shorter words say nothing of a person: a, the, with.
+SHORTEST_WORD = 4
 
 
 class Like(NamedTuple):
@@ -40,6 +43,14 @@ def repeats(description: str, answer: str) -> bool:
     if len(wanted) > len(given):
         return bool(fuzzy.fuzz.ratio(wanted, given) >= REPEATED)
     return bool(fuzzy.fuzz.partial_ratio(wanted, given) >= REPEATED)
+
+
+def names_person(description: str, phrase: str) -> bool:
+    """Whether a phrase says nothing but what a description does: all its longer words are there, in whatever form."""
+    fuzzy = _rapidfuzz()
+    described = str(fuzzy.utils.default_process(description)).split()
+    words = [word for word in str(fuzzy.utils.default_process(phrase)).split() if len(word) >= SHORTEST_WORD]
+    return bool(words) and all(most_like(word, described, SAME_WORD) is not None for word in words)
 
 
 def check_extra() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from lalign.asking.instructions import fill
 from lalign.asking.job import Unreadable
 from lalign.construction.form import Broken, read_blocks, read_fields, write_block
 from lalign.construction.questions import ANSWERS, FIELDS, PREFERENCES, USERS, Question
-from lalign.construction.similarity import repeats, sorted_words
+from lalign.construction.similarity import names_person, repeats, sorted_words
 from lalign.errors import InputError
 from lalign.records.source import RawLine
 
@@ -119,7 +120,8 @@ class AnswersTask:
         answer = _only_field(reply, ANSWERS[index])
         if not answer.lower().startswith("for ") or len(answer.split()) < 3:
             raise Unreadable("unparsable", f'{ANSWERS[index]}: does not begin with "For ..."')
-        if repeats(self.question.preferences[index], answer):
+        preference = self.question.preferences[index]
+        if repeats(preference, answer) or names_person(preference, _opening(answer)):
             raise Unreadable("names_description", f"{ANSWERS[index]}: repeats {PREFERENCES[index]}")
         return answer
 
@@ -163,6 +165,11 @@ class PrincipleTask:
     def record(self, replies: Sequence[Reply], said: Sequence[Any]) -> dict[str, Any]:
         """As `Task.record`."""
         return {"principle": said[0]}
+
+
+def _opening(answer: str) -> str:
+    """What an answer is for, by its first phrase."""
+    return re.split(r"[,.:;–—]", answer[len("for ") :], maxsplit=1)[0]
 
 
 def _only_field(reply: Reply, name: str) -> str:

@@ -160,6 +160,7 @@ class TestBrokenReplies:
             ("<<Answer_b>>: For ...", "unparsable"),
             ("<<Answer_a>>: For ease, take it.", "unparsable"),
             (f"<<Answer_b>>: For {question('four1')['preference_b']}, take it.", "names_description"),
+            (f"<<Answer_b>>: For a {question('four1')['preference_b'].split()[0]}: take it.", "names_description"),
         ],
     )
     def test_an_answer_that_is_not_as_asked_for(self, construct: Any, serve: Serve, reply: str, type: str) -> None:

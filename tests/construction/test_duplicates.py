@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from rapidfuzz import fuzz, utils
 
 from lalign.construction.duplicates import SIMILARITY, Candidates, Filter, filter_questions, read_candidates
 from lalign.construction.questions import Question, read_questions
-from lalign.construction.similarity import most_like, repeats, sorted_words
-from lalign.errors import OptionError
+from lalign.construction.similarity import check_extra, most_like, names_person, repeats, sorted_words
+from lalign.errors import LalignError, OptionError
 from lalign.records.source import RawLine
 
 PEOPLE = ("a nurse on nights", "a boy with a drum", "the last miner in town", "somebody who fears water")
@@ -114,3 +115,31 @@ def test_seeds_are_questions() -> None:
 )
 def test_a_description_in_an_answer_is_seen(answer: str, found: bool) -> None:
     assert repeats("a retired teacher who distrusts gadgets", answer) == found
+
+
+@pytest.mark.parametrize(
+    ("phrase", "found"),
+    [
+        ("a retired teacher", True),
+        ("retired teachers who distrust gadgets", True),
+        ("calls and texts", False),
+        ("a retired teacher of French", False),
+        ("you", False),
+        ("", False),
+    ],
+)
+def test_a_phrase_that_names_the_person_is_seen(phrase: str, found: bool) -> None:
+    assert names_person("a retired teacher who distrusts gadgets", phrase) == found
+
+
+@given(TEXT, TEXT)
+def test_a_description_repeats_and_names_itself(before: str, after: str) -> None:
+    description = "a retired teacher who distrusts gadgets"
+    assert repeats(description, f"{before} {description} {after}")
+    assert names_person(description, description)
+
+
+def test_a_missing_library_is_told_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidfuzz", None)
+    with pytest.raises(LalignError, match=r"needs rapidfuzz: pip install 'lalign\[construct\]'"):
+        check_extra()

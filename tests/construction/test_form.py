@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lalign.construction.form import Broken, read_blocks, read_fields, write_block
+from lalign.construction.prompts import PLACES, Stage, instructions
 from lalign.construction.questions import FIELDS
 
 WORDS = st.text(st.characters(categories=("L", "N", "P", "Zs"), exclude_characters="<>[]"), min_size=1).filter(
@@ -76,3 +77,9 @@ def test_names_are_read_with_other_capitals_and_blanks() -> None:
         "preference_a": "x",
         "preference_b": "y",
     }
+
+
+@pytest.mark.parametrize("stage", PLACES)
+def test_laligns_own_instructions_have_their_places(stage: Stage) -> None:
+    text = instructions(stage)
+    assert instructions(stage, text) == text
