@@ -83,6 +83,7 @@ def carry_out(
 
 def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: Sweep | None) -> int:
     """Run a job that is ready, with its progress and summary; returns the exit status."""
+    from lalign.figures.canvas import About
     from lalign.jobs.signals import Interruption
     from lalign.jobs.stream import ClosedPipe
 
@@ -119,7 +120,7 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
     if sweep is not None and job.tally.records:
         show(sweep.table())
         if not (interruption or status):  # else it would be a plot of half a job
-            sweep.draw(f"lalign sweep of {job.source.name}")
+            sweep.draw(f"lalign sweep of {job.source.name}", About(aligner.backend.name, job.settings.principles.texts))
     if not running.quiet:
         show(summary(job.tally, time.monotonic() - began, where))
     if (part := invocation.part(where)) is not None:

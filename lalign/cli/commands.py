@@ -112,7 +112,8 @@ def evaluate(
     from lalign.evaluation.preferences import read_questions
     from lalign.evaluation.scoring import EvaluationOptions
     from lalign.evaluation.significance import check_extra
-    from lalign.figures.plot import plot_accuracy, plot_format
+    from lalign.figures.accuracy import plot_accuracy
+    from lalign.figures.canvas import About, plot_format
 
     check_extra()
     options = EvaluationOptions(
@@ -121,8 +122,8 @@ def evaluate(
         permute=cast(Any, asked.permute),
         seed=asked.seed,
     )
-    if asked.plot is not None and plot_format(asked.plot) == "html":
-        raise OptionError("plot", f"must name a .png or .svg file, not {asked.plot.name!r}")
+    if asked.plot is not None:
+        plot_format(asked.plot, page=False)
     limit = invocation.at_least_one("limit", asked.limit)
     invocation.check_paths(source, alignment, model, None, asked.plot, records=asked.output, overwrite=asked.overwrite)
     one = invocation.settings(invocation.without_ratio(alignment), SamplingArguments())
@@ -152,7 +153,8 @@ def evaluate(
         )
     show(table(found))
     if asked.plot is not None:
-        plot_accuracy(asked.plot, found.curves(), found.chance)
+        about = About(found.model, () if principle is None else (principle,))
+        plot_accuracy(asked.plot, found.curves(), found.chance, f"n = {found.questions} questions", about)
     typer.echo(orjson.dumps(found.to_dict(), option=orjson.OPT_INDENT_2).decode())
     return 0
 

@@ -169,7 +169,7 @@ def _names(files: list[Path]) -> list[str]:
 
 def _check(files: list[Path], judging: JudgeArguments, asking: AskArguments, output: ResultArguments) -> None:
     """All that can be wrong with the options by themselves. Raises `OptionError`."""
-    from lalign.figures.plot import plot_format
+    from lalign.figures.canvas import plot_format
     from lalign.jobs.packed import SUFFIXES
     from lalign.jobs.paths import Named
 
@@ -188,8 +188,8 @@ def _check(files: list[Path], judging: JudgeArguments, asking: AskArguments, out
         raise OptionError("compare", "only goes with --votes")
     if judging.votes and output.resume:
         raise OptionError("resume", "is of no use to --votes, which asks nobody")
-    if judging.plot is not None and plot_format(judging.plot) == "html":
-        raise OptionError("plot", f"must name a .png or .svg file, not {judging.plot.name!r}")
+    if judging.plot is not None:
+        plot_format(judging.plot, page=False)
     reads = [Named("input", file) for file in files]
     reads += [Named("votes", file) for file in judging.votes or []]
     reads += [Named("read_responses", file) for file in asking.read_responses or []]

@@ -25,7 +25,7 @@ def score(files: ScoredFiles, *, scored: ScoreArguments, written: WrittenArgumen
 
     lalign score out.jsonl --reward-model DIR -o scored.jsonl;  lalign score base.jsonl aligned.jsonl --plot rewards.png
     """
-    from lalign.figures.plot import plot_format
+    from lalign.figures.canvas import plot_format
 
     if scored.reward_model is None and scored.plot is None:
         raise OptionError("reward_model", "is needed, or --plot for files that have rewards")
@@ -34,8 +34,8 @@ def score(files: ScoredFiles, *, scored: ScoreArguments, written: WrittenArgumen
     if scored.reward_model is None and (scored.input is not None or written.output is not None):
         raise OptionError("input" if scored.input is not None else "output", "only goes with --reward-model")
     invocation.at_least_one("batch_size", scored.batch_size)
-    if scored.plot is not None and plot_format(scored.plot) == "html":
-        raise OptionError("plot", f"must name a .png or .svg file, not {scored.plot.name!r}")
+    if scored.plot is not None:
+        plot_format(scored.plot, page=False)
     _check(files, scored, written)
     if scored.reward_model is None:
         rewards, status = _read(files), 0

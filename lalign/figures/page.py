@@ -98,7 +98,7 @@ def _escaped(character: str) -> str:
 def _panel(
     panel: Panel, summaries: Sequence[PointSummary], marked: Mapping[str, PointSummary], several: bool
 ) -> dict[str, Any]:
-    name, across = axis(panel, several)
+    name, across = axis(panel, summaries)
     curves = []
     for label, points in by_curve(summaries).items():
         curve: dict[str, Any] = {
@@ -111,8 +111,6 @@ def _panel(
             curve[bound] = [_rounded(panel.scale * getattr(panel.measure(point), bound)) for point in points]
         curve["knee"] = points.index(marked[label]) if label in marked else None
         curves.append(curve)
-    if not several and curves and curves[0]["axis"] == "kl":
-        name = "kl, nats"
     return {"title": panel.title, "unit": panel.unit, "across": name, "curves": curves}
 
 

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from lalign.figures.plot import COLOURS, DASHES, new_figure, save, style
+from lalign.figures.canvas import (
+    COLOURS,
+    DASHES,
+    About,
+    Width,
+    counted,
+    new_figure,
+    save,
+    shortened,
+    style,
+    write_below,
+)
 from lalign.text import printable
 
 BINS = 30
@@ -24,20 +35,23 @@ def normalised(rewards: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.f
     return {name: (np.asarray(values) - centre) / (spread or 1.0) for name, values in rewards.items()}
 
 
-def plot_rewards(path: Path, rewards: Mapping[str, Sequence[float]]) -> None:
+def plot_rewards(
+    path: Path, rewards: Mapping[str, Sequence[float]], about: About | None = None, width: Width = "full"
+) -> None:
     """Draw the density of the normalised rewards of each file, with its mean.
 
     Args:
-        path: a .png or .svg file, written over.
+        path: a .pdf, .png or .svg file, written over.
         rewards: of each file, by its name.
 
-    Raises as `plot.plot_sweep`.
+    Raises as `canvas.save`.
     """
     values = normalised(rewards)
     filled = [each for each in values.values() if each.size]
     edges = np.histogram_bin_edges(np.concatenate(filled), bins=BINS) if filled else np.linspace(-1, 1, BINS + 1)
+    caption = (about or About()).line(counted(each.size for each in filled))
     with style():
-        figure = new_figure(7, 4)
+        figure = new_figure(width, 2.6 + 0.15 * len(values))
         cell = figure.subplots()
         for look, (name, each) in enumerate(values.items()):
             if each.size:
@@ -45,18 +59,20 @@ def plot_rewards(path: Path, rewards: Mapping[str, Sequence[float]]) -> None:
         cell.set_xlabel("reward, normalised over all files")
         cell.set_ylabel("density")
         cell.spines[["top", "right"]].set_visible(False)
-        cell.legend(frameon=False)
-        save(figure, path)
+        figure.legend(loc="outside upper left", frameon=False)
+        write_below(figure, caption)
+        told = "; ".join(f"{name}: mean {each.mean():+.2f}" for name, each in values.items() if each.size)
+        save(figure, path, "Rewards", f"Density of the rewards, normalised over all files: {told}. {caption}")
 
 
 def _distribution(cell: Any, name: str, values: NDArray[np.float64], edges: NDArray[np.float64], look: int) -> None:
     colour, dash = COLOURS[look % len(COLOURS)], DASHES[look % len(DASHES)]
     heights, _ = np.histogram(values, bins=edges, density=True)
     # A dollar sign would begin mathematics.
-    label = f"{printable(name)}: mean {values.mean():+.2f}, n = {values.size}".replace("$", r"\$")
-    cell.stairs(heights, edges, color=colour, linestyle=dash, linewidth=1.6, label=label)
+    label = f"{shortened(name)}: mean {values.mean():+.2f}, n = {values.size}".replace("$", r"\$")
+    cell.stairs(heights, edges, color=colour, linestyle=dash, linewidth=1.1, label=label)
     cell.stairs(heights, edges, color=colour, fill=True, alpha=0.12)
-    cell.axvline(values.mean(), color=colour, linestyle=dash, linewidth=1)
+    cell.axvline(values.mean(), color=colour, linestyle=dash, linewidth=0.8)
 
 
 def reward_table(rewards: Mapping[str, Sequence[float]]) -> Table:

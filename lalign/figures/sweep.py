@@ -7,7 +7,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lalign.figures import page, plot
+from lalign.figures import page
+from lalign.figures.canvas import About, plot_format
+from lalign.figures.plot import plot_sweep
 from lalign.method.recipe import Recipe
 from lalign.records.parsing import Record
 from lalign.results import Failure, Result
@@ -20,14 +22,14 @@ class Sweep:
 
     Args:
         alignments: the points.
-        plotted: a .png, .svg or .html file, None for no plot. Raises `OptionError` for another ending, or where
+        plotted: a .pdf, .png, .svg or .html file, None for no plot. Raises `OptionError` for another ending, or where
             matplotlib is needed and absent.
     """
 
     def __init__(self, alignments: Sequence[Recipe], plotted: Path | None = None) -> None:
         self.figures = SweepMetrics(alignments)
         self.plotted = plotted
-        self.is_page = plotted is not None and plot.plot_format(plotted) == "html"
+        self.is_page = plotted is not None and plot_format(plotted) == "html"
         self._prompts: dict[int, str] = {}
         self._outcomes: dict[int, list[Result | Failure]] = {}
 
@@ -49,12 +51,15 @@ class Sweep:
         """One row a point, the knee marked."""
         return table(self.figures.summaries())
 
-    def draw(self, title: str) -> None:
-        """Write the plot. Raises `OutputError` where the file cannot be written."""
+    def draw(self, title: str, about: About | None = None) -> None:
+        """Write the plot: a page with a title, or a figure that says what it is `about`.
+
+        Raises `OutputError` where the file cannot be written.
+        """
         if self.plotted is None:
             return
         if not self.is_page:
-            plot.plot_sweep(self.figures.summaries(), self.plotted)
+            plot_sweep(self.figures.summaries(), self.plotted, about)
             return
         shown = ((self._prompts[line], outcomes) for line, outcomes in sorted(self._outcomes.items()))
         page.write_report(self.plotted, self.figures.summaries(), shown, title)

@@ -21,7 +21,7 @@ def drawn(path: Path, outcomes: list[Any], first: str = "ours", second: str = "t
 def test_each_bar_has_its_shares_and_how_many_were_judged(tmp_path: Path) -> None:
     outcomes = ["win"] * 12 + ["tie"] * 5 + ["lose"] * 3 + ["unparsable"] * 7
     figure = drawn(tmp_path / "bars.svg", outcomes)
-    for text in ("60", "25", "15", "win", "tie", "lose", "ours", "vs theirs (n = 20)"):
+    for text in ("60", "25", "15", "win", "tie", "lose", "ours vs theirs (n = 20)"):
         assert f">{text}<" in figure
 
 

@@ -84,5 +84,5 @@ def test_the_page_shows_the_prompts_that_were_heard(tiny: LoadedModel, tmp_path:
 
 
 def test_a_plot_of_an_unknown_kind_is_refused_at_once() -> None:
-    with pytest.raises(OptionError, match=r"plot: must name a \.png, \.svg or \.html file"):
-        Sweep(POINTS, Path("sweep.pdf"))
+    with pytest.raises(OptionError, match=r"plot: must name a \.pdf, \.png, \.svg or \.html file"):
+        Sweep(POINTS, Path("sweep.eps"))

@@ -248,7 +248,7 @@ def test_many_files_in_one_table(judge: Any, serve: Serve, lalign: Lalign) -> No
         (["--request-options", "[]"], "--request-options: must be a JSON object"),
         (["--request-options", '{"model": "x"}'], "cannot set model"),
         (["--judge-prompt", "in.jsonl"], "--judge-prompt: must hold {conversation} once"),
-        (["--plot", "x.html"], "--plot: must name a .png or .svg"),
+        (["--plot", "x.html"], "--plot: must name a .pdf, .png or .svg"),
         (["-o", "out.parquet"], "--output: out.parquet: judged matches are written as JSON Lines"),
         (["--prompt-field", "x"], "No such option"),
         (["--summary", "good.jsonl"], "good.jsonl: is the input"),

@@ -234,7 +234,7 @@ class TestCommands:
         [
             (["out.jsonl"], "--reward-model: is needed, or --plot"),
             (["out.jsonl", "more.jsonl", "--reward-model", "x"], "scores one file at a time"),
-            (["out.jsonl", "--plot", "a.html"], "must name a .png or .svg"),
+            (["out.jsonl", "--plot", "a.html"], "must name a .pdf, .png or .svg"),
             (["out.jsonl", "--plot", "a.png"], "reward: missing"),
             (["out.jsonl", "--plot", "a.png", "-o", "b.jsonl"], "--output: only goes with"),
             (["out.jsonl", "--reward-model", "x", "-o", "out.jsonl"], "is the input"),

@@ -46,9 +46,9 @@ class JudgeArguments:
             metavar="FILE",
         ),
     ] = None
-    plot: Annotated[Path | None, option("Draw wins, ties and losses as bars: .png or .svg.", JUDGE, metavar="FILE")] = (
-        None
-    )
+    plot: Annotated[
+        Path | None, option("Draw wins, ties and losses as bars: .pdf, .png or .svg.", JUDGE, metavar="FILE")
+    ] = None
     summary: Annotated[Path | None, option("Write the table's figures as JSON.", JUDGE, metavar="FILE.json")] = None
     page: Annotated[
         Path | None,

@@ -44,7 +44,7 @@ class SweepArguments:
     plot: Annotated[
         Path | None,
         option(
-            "Draw the curves: .png or .svg, or .html with the responses side by side. --overwrite replaces it, "
+            "Draw the curves: .pdf, .png or .svg, or .html with the responses side by side. --overwrite replaces it, "
             "also with --resume.",
             SWEEP,
             metavar="FILE",
@@ -82,7 +82,7 @@ class EvalArguments:
         Path | None,
         option("What was chosen each time a question was asked, a JSON line each.", EVAL, "-o", metavar="FILE"),
     ] = None
-    plot: Annotated[Path | None, option("Draw accuracy over ratio: .png or .svg.", EVAL, metavar="FILE")] = None
+    plot: Annotated[Path | None, option("Draw accuracy over ratio: .pdf, .png or .svg.", EVAL, metavar="FILE")] = None
     overwrite: Annotated[bool, flag("Replace the plot and the file of -o if they exist.", EVAL, "--overwrite")] = False
 
 

@@ -35,7 +35,7 @@ class ScoreArguments:
     ] = None
     plot: Annotated[
         Path | None,
-        option("Draw the rewards of all files, normalised together: .png or .svg.", OUTPUT, metavar="FILE"),
+        option("Draw the rewards of all files, normalised together: .pdf, .png or .svg.", OUTPUT, metavar="FILE"),
     ] = None
     device: Annotated[str, option("auto, cpu, cuda, cuda:1, mps, ...", MODEL, metavar="NAME")] = "auto"
     batch_size: Annotated[int, option("Answers scored at a time, >= 1.", RUN)] = 16
