@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import signal
 import tempfile
 import threading
@@ -12,66 +10,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
-from conftest import SAMPLES, Finished, Lalign
-from scripted_endpoint import Act, Raw, ScriptedEndpoint, Serve, Silence, Status
+from conftest import SAMPLES, Lalign
+from constructed import SEEDS, command, constructing, lines, model, question, records
+from scripted_endpoint import Act, Serve, Silence, Status
 
 from lalign.evaluation.preferences import make_items, read_questions
 from lalign.records.parsing import Record, parse_record
 from lalign.records.source import json_lines, open_lines
 
-SEEDS = SAMPLES / "seeds.jsonl"
-USERS = "abcd"
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
-
-
-def lines(path: Path, found: list[dict[str, Any]]) -> Path:
-    path.write_bytes(b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in found))
-    return path
-
-
-def word(*parts: object) -> str:
-    """A word that no other is like."""
-    return hashlib.sha256("-".join(map(str, parts)).encode()).hexdigest()[:24]
-
-
-def question(mark: str) -> dict[str, str]:
-    people = {f"preference_{user}": f"{word(mark, user)} {word(user, mark)}" for user in USERS}
-    return {"domain": "life", "question": f"{word(mark)}?", **people}
-
-
-def block(fields: dict[str, str]) -> str:
-    return "[[\n" + "\n".join(f"<<{name.capitalize()}>>: {text}" for name, text in fields.items()) + "\n]]"
-
-
-def model(text: str, before: int = 0) -> str:
-    """A model that does as it is told: questions that depend on the examples, answers, principles."""
-    if letter := re.search(r"<<Answer_(\w)>>", text):
-        return f"Here it is.\n<<Answer_{letter[1]}>>: For ease of use, take {len(text)} of these."
-    if "<<Principle>>" in text:
-        return "<<Principle>>: Be " + ("kind to this person." if "known of who asks" in text else "kind to all.")
-    mark = str(sum(text.encode()))
-    return "Sure!\n" + "\n\n".join(block(question(f"{mark}.{n}")) for n in range(5))
-
 
 @pytest.fixture
 def construct(lalign: Lalign) -> Any:
-    """`construct(endpoint, stage, ...)`: `lalign construct`, in a folder with `four.jsonl`, of four questions."""
-    lines(lalign.folder / "four.jsonl", [{"id": f"q{n}", **question(f"four{n}")} for n in range(4)])
-
-    def run(endpoint: ScriptedEndpoint | None, *arguments: object) -> Finished:
-        return lalign(*command(endpoint, *arguments))
-
-    return run
-
-
-def command(endpoint: ScriptedEndpoint | None, *arguments: object) -> list[object]:
-    asked = ["--url", endpoint.url, "--url-model", "m"] if endpoint else []
-    return ["construct", *arguments, *asked]
+    """`construct(endpoint, stage, ...)`, in a folder with `four.jsonl`."""
+    return constructing(lalign)
 
 
 def test_from_seeds_to_what_eval_reads(construct: Any, serve: Serve, lalign: Lalign) -> None:
@@ -115,104 +67,6 @@ def test_a_request_shows_three_to_five_seeds_by_the_seed_and_its_number(
     assert all(len({*seeds}) == len(seeds) for seeds in many)
     assert shown("--count", 20) == many[:4]
     assert shown("--count", 20, "--seed", 1) != many[:4]
-
-
-class TestBrokenReplies:
-    @pytest.mark.parametrize(
-        ("reply", "told"),
-        [
-            ("I cannot.", "no block between"),
-            (block(question("x"))[:-2], r"no \]\]"),
-            (block({**question("x"), "preference_c": "..."}), "preference_c: is empty"),
-            (block(orjson.loads(SEEDS.read_bytes().splitlines()[0])), "an example"),
-        ],
-    )
-    def test_no_question_is_an_error_record(
-        self, construct: Any, serve: Serve, tmp_path: Path, reply: str, told: str
-    ) -> None:
-        seeds = [orjson.loads(line) for line in SEEDS.read_bytes().splitlines()[:3]]
-        done = construct(serve(lambda text, before: reply), "questions", lines(tmp_path / "three.jsonl", seeds))
-        assert done.status == 1
-        (first, *_) = done.records
-        assert first["error"]["type"] == "unparsable"
-        assert re.search(told, first["error"]["message"])
-        assert first["replies"] == [reply]
-        assert "20 of 20 requests have an error record" in done.err
-
-    def test_what_can_be_read_of_a_reply_is_kept_and_the_rest_told(
-        self, construct: Any, serve: Serve, lalign: Lalign
-    ) -> None:
-        reply = block(question("one")) + "[[ <<Domain>>: d ]]" + block(question("two")) + "[[ <<Domain>>"
-        done = construct(
-            serve(lambda text, before: reply), "questions", SEEDS, "--count", 5, "-o", lalign.folder / "a.jsonl"
-        )
-        assert done.status == 0, done.err
-        (record,) = records(lalign.folder / "a.jsonl")
-        assert record["questions"] == [question("one"), question("two")]
-        assert [one["problem"] for one in record["unparsed"]] == ["question: missing", "no ]]"]
-        assert "2 blocks had not been parsed" in construct(None, "filter", lalign.folder / "a.jsonl").err
-
-    @pytest.mark.parametrize(
-        ("reply", "type"),
-        [
-            ("For ease, take it.", "unparsable"),
-            ("<<Answer_b>>: Take it.", "unparsable"),
-            ("<<Answer_b>>: For ...", "unparsable"),
-            ("<<Answer_a>>: For ease, take it.", "unparsable"),
-            (f"<<Answer_b>>: For {question('four1')['preference_b']}, take it.", "names_description"),
-            (f"<<Answer_b>>: For a {question('four1')['preference_b'].split()[0]}: take it.", "names_description"),
-        ],
-    )
-    def test_an_answer_that_is_not_as_asked_for(self, construct: Any, serve: Serve, reply: str, type: str) -> None:
-        def script(text: str, before: int) -> Act:
-            return reply if question("four1")["preference_b"] in text else model(text)
-
-        done = construct(serve(script), "answers", "four.jsonl")
-        assert done.status == 1
-        assert [record.get("error", {}).get("type") for record in done.records] == [None, type, None, None]
-        assert [record["id"] for record in done.records] == ["q0", "q1", "q2", "q3"]
-        assert "1 of 4 answers have an error record" in done.err
-
-    def test_a_reply_that_was_cut_off(self, construct: Any, serve: Serve) -> None:
-        body = {"choices": [{"message": {"content": "<<Principle>>: Be k"}, "finish_reason": "length"}]}
-        done = construct(serve(lambda text, before: Raw(orjson.dumps(body))), "principles", "four.jsonl", "--general")
-        assert {record["error"]["type"] for record in done.records} == {"cut_off"}
-
-    def test_is_asked_again_by_retry_errors_alone(self, construct: Any, serve: Serve, lalign: Lalign) -> None:
-        held = question("four1")["preference_b"]
-        bad = [2]
-
-        def script(text: str, before: int) -> Act:
-            if held in text and bad[0]:
-                bad[0] -= 1
-                return "Hm."
-            return model(text)
-
-        endpoint = serve(script)
-        arguments = ["answers", "four.jsonl", "-o", "out.jsonl"]
-        assert construct(endpoint, *arguments).status == 1
-        assert len(endpoint.bodies) == 16
-        assert construct(endpoint, *arguments, "--resume").status == 1
-        assert len(endpoint.bodies) == 16
-        # The other three answers of that question are not paid for again.
-        assert construct(endpoint, *arguments, "--resume", "--retry-errors").status == 1
-        assert len(endpoint.bodies) == 17
-        assert construct(endpoint, *arguments, "--resume", "--retry-errors").status == 0
-        assert len(endpoint.bodies) == 18
-        assert len(read_questions(lalign.folder / "out.jsonl")) == 4
-        assert not (lalign.folder / "out.jsonl.replies").exists()
-
-    def test_error_records_are_refused_by_the_next_stage_and_left_out_by_filter(
-        self, construct: Any, serve: Serve, lalign: Lalign
-    ) -> None:
-        held = question("four2")["preference_a"]
-        endpoint = serve(lambda text, before: "Hm." if held in text else model(text))
-        assert construct(endpoint, "answers", "four.jsonl", "-o", "out.jsonl").status == 1
-        done = construct(endpoint, "principles", "out.jsonl")
-        assert (done.status, "out.jsonl:3: error: is an error record" in done.err) == (2, True), done.err
-        done = construct(None, "filter", "out.jsonl", "-o", "clean.jsonl")
-        assert (done.status, "1 error records passed over" in done.err) == (0, True)
-        assert len(read_questions(lalign.folder / "clean.jsonl")) == 3
 
 
 @pytest.mark.parametrize(
