@@ -14,7 +14,20 @@ USAGE = 2
 FAILED = 1
 
 # Commands as `--help` lists them: what people begin with first.
-ORDER = ("generate", "sweep", "eval", "judge", "score", "best", "construct", "bench", "merge", "recipes", "cache")
+ORDER = (
+    "generate",
+    "sweep",
+    "eval",
+    "judge",
+    "score",
+    "best",
+    "construct",
+    "lm-eval",
+    "bench",
+    "merge",
+    "recipes",
+    "cache",
+)
 
 
 class InOrder(TyperGroup):

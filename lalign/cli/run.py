@@ -13,6 +13,7 @@ from lalign.cli import (  # noqa: F401, their commands declare themselves on imp
     commands,
     construct,
     judge,
+    lm_eval,
     merge,
     score,
 )

@@ -58,6 +58,15 @@ class Forward:
         logits: Tensor = output.logits[:, -1]
         return logits
 
+    def whole(self, input_ids: Tensor, count: int) -> Tensor:
+        """The logits of the last `count` positions of whole texts, padded on the right: `[rows, count, vocab]`.
+
+        Nothing is kept of them; what follows a position does not change its logits.
+        """
+        output = self.model(input_ids=input_ids, use_cache=False, **dict.fromkeys(self.keep_last, count))
+        logits: Tensor = output.logits[:, -count:]
+        return logits
+
     def store(self) -> KVStore:
         """Room for rows to come."""
         return KVStore(self.num_layers, block=self.block)

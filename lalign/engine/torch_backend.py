@@ -9,10 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lalign.engine.cache import KVStore, Prefix
 from lalign.engine.compiled import CompiledForward
 from lalign.engine.engine import Engine
+from lalign.engine.forced import Forced
 from lalign.engine.forward import Forward, passes
 from lalign.engine.interface import Counters, Ended, Limits, Request, Source
 from lalign.engine.memory import is_out_of_memory, largest_batch
@@ -126,6 +128,33 @@ class TorchBackend:
             ]
         ends = np.cumsum([1 + len(request.principled) for request in requests])
         return list(zip(requests, np.split(logits, ends[:-1]), strict=True))
+
+    def forced_logits(self, forced: Iterable[Forced]) -> Iterator[tuple[Forced, Tensor]]:
+        """As `GivesLogits.forced_logits`: texts of about a length together."""
+        waiting = iter(forced)
+        while window := list(islice(waiting, WINDOW)):
+            rests = [(len(rows), max(map(len, rows))) for rows in (each.rows for each in window)]
+            for chosen in passes(rests, self._forward.device):
+                yield from self._forced_logits([window[index] for index in chosen])
+
+    @torch.inference_mode()
+    def _forced_logits(self, forced: list[Forced]) -> list[tuple[Forced, Tensor]]:
+        rows = [(row, len(each.tokens)) for each in forced for row in each.rows]
+        width = max(len(row) for row, _ in rows)
+        first = min(len(row) - tokens for row, tokens in rows)
+        padded = [row + [0] * (width - len(row)) for row, _ in rows]
+        try:
+            logits = self._forward.whole(torch.tensor(padded, device=self._forward.device), width - first)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(forced) == 1:
+                raise LalignError("out of memory even with one text alone") from error
+            half = len(forced) // 2
+            return [found for part in (forced[:half], forced[half:]) for found in self._forced_logits(part)]
+        ends = [len(row) - first for row, _ in rows]
+        taken = iter(its[end - tokens : end] for its, end, (_, tokens) in zip(logits, ends, rows, strict=True))
+        return [(each, torch.stack(list(islice(taken, len(each.rows))))) for each in forced]
 
     def _largest_batch(self, source: Source, execution: Execution) -> int:
         requests = source.at_hand()
