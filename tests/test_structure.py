@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "rewards": {"records", "results"},
     "cli": {
         *("aligner", "bench", "engine", "evaluation", "figures", "jobs", "method", "models", "records", "results"),
-        *("asking", "backends", "construction", "judging", "ray", "rewards", "sweep"),
+        *("asking", "backends", "construction", "judging", "lm_eval", "ray", "rewards", "sweep"),
     },
     "__init__": {"aligner", "method", "processor", "results"},
     "__main__": {"cli"},

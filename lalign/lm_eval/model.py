@@ -123,9 +123,8 @@ class AlignedLM(HFLM):
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """As `hf` has it, by lalign's engine."""
         stops = Detokenizer(self.tokenizer, self._backend.stop_ids).stops
-        wanted = [
-            self._wanted(number, request.args[0], request.args[1], stops) for number, request in enumerate(requests)
-        ]
+        asked = [request.args[:2] for request in requests]
+        wanted = [self._wanted(number, context, options, stops) for number, (context, options) in enumerate(asked)]
         size: Any = self.batch_size if self.batch_size == "auto" else int(self.batch_size)
         bar = tqdm(total=len(wanted), disable=disable_tqdm or self.rank != 0, desc="Running generate_until requests")
         texts: dict[int, str] = {}
