@@ -54,6 +54,8 @@ def carry_out(
         tuple(paths[1:]),
         invocation.reading(output, settings),
     )
+    if reads.path is None and not running.quiet and sys.stdin is not None and sys.stdin.isatty():
+        say("reading records from the terminal, a JSON object a line, up to Ctrl-D")
     system = invocation.text(alignment.system, "system")
     if (count := invocation.at_least_one("dry_run", output.dry_run)) is not None:
         return dry_run(reads, settings, system, model, count)
@@ -123,7 +125,7 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
             sweep.draw(f"lalign sweep of {job.source.name}", About(aligner.backend.name, job.settings.principles.texts))
     if not running.quiet:
         show(summary(job.tally, time.monotonic() - began, where))
-    if (part := invocation.part(where)) is not None:
+    if (interruption or status) and (part := invocation.part(where)) is not None:
         say(f"{where} is made when the job is done; what is answered so far stands in {part}")
     if interruption:
         say(f"interrupted{_how_to_resume(where, plotted=sweep is not None and sweep.plotted is not None)}")

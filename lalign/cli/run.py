@@ -32,7 +32,8 @@ def run(arguments: Sequence[str]) -> int:
         status = app(list(arguments), prog_name="lalign", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except BadCommandLine as error:
-        say(f"{error.format_message()} (see lalign --help)")
+        context = getattr(error, "ctx", None)
+        say(f"{error.format_message()} (see {context.command_path if context else 'lalign'} --help)")
         return USAGE
     except LalignError as error:
         if debug:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, Literal
 
 from lalign.records import transcripts
 from lalign.records.problems import Unusable, filled, shown, string
+from lalign.records.templates import named_fields
 
 Role = Literal["system", "user", "assistant"]
 
@@ -27,6 +29,7 @@ _SHAREGPT_ROLES: dict[str, Role] = {
 _SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 # What may hold a part of the prompt, beside a key that holds the rest.
 _COMPANIONS = ("input", "context", "choices", "options")
+_IDS = ("id", "custom_id")
 _CHAT_ENDPOINT = "/chat/completions"
 
 
@@ -89,9 +92,15 @@ def read_conversation(fields: Mapping[str, Any], body: Mapping[str, Any]) -> tup
     if chosen is not None and not (guesses and isinstance(chosen, str) and not transcripts.begins(chosen)):
         return _chosen("chosen", chosen), None
     if len(guesses) != 1:
-        clash = f"; of {' and '.join(guesses)} only one is taken for it" if guesses else ""
-        raise Unusable("missing_prompt", f"needs one of: messages, prompt, body.messages, chosen{clash}")
+        more = f"; of {' and '.join(guesses)} only one is taken for it" if guesses else _others(fields)
+        raise Unusable("missing_prompt", f"needs one of: messages, prompt, body.messages, chosen{more}")
     return GUESSED[guesses[0]](guesses[0], fields), guesses[0]
+
+
+def _others(fields: Mapping[str, Any]) -> str:
+    """What else might hold a prompt, as the end of a message."""
+    names = [key for key, value in fields.items() if isinstance(value, (str, list, dict)) and key not in _IDS]
+    return f"; {shorten(named_fields(names), 100)} (--prompt-field names one)" if names else ""
 
 
 def read_prompt(field: str, prompt: Any) -> Messages:
@@ -226,7 +235,7 @@ def _sharegpt(field: str, fields: Mapping[str, Any]) -> Messages:
 def _alone(field: str, fields: Mapping[str, Any], companions: Sequence[str]) -> None:
     for companion in companions:
         if fields.get(companion):
-            problem = f"stands beside {companion}, which may belong to it: write the whole prompt as `prompt`"
+            problem = f"stands beside {companion}, which may belong to it: --prompt-template or `prompt` joins them"
             raise Unusable("missing_prompt", f"{field}: {problem}")
 
 

@@ -109,6 +109,17 @@ class TestSlips:
         finished = lalign("sweep", "--principle", "principle.txt", *words)
         assert (finished.status, finished.out, finished.err) == (2, b"", f"lalign: {told}\n")
 
+    @pytest.mark.parametrize(
+        ("words", "where"),
+        [(("generate", "--ratoi", "2"), "lalign generate --help"), (("bnech",), "lalign --help")],
+    )
+    def test_a_slip_is_told_which_help_has_the_right_word(
+        self, lalign: Lalign, words: tuple[str, ...], where: str
+    ) -> None:
+        finished = lalign(*words)
+        assert finished.status == 2
+        assert finished.err.endswith(f" (see {where})\n")
+
     @pytest.mark.parametrize("text", ["Be kind.", "Be kind and/or brief. " * 20])
     def test_a_text_for_a_file_is_told_the_option_for_texts(self, lalign: Lalign, text: str) -> None:
         finished = lalign("generate", "--principle", text)

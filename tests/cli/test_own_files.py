@@ -202,6 +202,19 @@ class TestTables:
         assert "is the input" in told(lalign.generate(*tables, "-o", "c.jsonl", "--overwrite"))
 
 
+@pytest.mark.parametrize("name", ["out.jsonl.gz", "out.parquet"])
+def test_an_output_that_is_made_at_the_end_says_so_only_where_it_is_not(
+    lalign: Lalign, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "in.jsonl").write_bytes(lines({"prompt": "Hi"}, {}))
+    asked = ("in.jsonl", "-o", name, "--quiet")
+    strict = lalign.generate(*asked, "--strict")
+    assert (strict.status, f"{name} is made when the job is done" in strict.err) == (1, True)
+    done = lalign.generate(*asked, "--resume")
+    assert (done.status, "is made when" in done.err) == (1, False)
+    assert (tmp_path / name).exists()
+
+
 class TestPrefill:
     """`--prefill`, and conversations that end with the assistant: the response goes on, and the record says whence."""
 

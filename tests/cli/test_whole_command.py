@@ -31,8 +31,11 @@ def gguf(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, tmp_path: Path) -
     return write_tiny_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), tiny_tokenizer("chatml"))
 
 
-def watched(folder: Path, *arguments: object) -> tuple[str, bytes]:
-    """What a command has written to a terminal that is its stderr, and to a file that is its stdout."""
+def watched(folder: Path, *arguments: object, typed: bytes = b"") -> tuple[str, bytes]:
+    """What a command has written to a terminal that is its stderr, and to a file that is its stdout.
+
+    typed: what is typed there, where the terminal is its stdin too.
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, COLUMNS, 0, 0))
     command = [sys.executable, "-m", "lalign", *map(str, arguments)]
@@ -41,7 +44,9 @@ def watched(folder: Path, *arguments: object) -> tuple[str, bytes]:
     environment |= {"LALIGN_CACHE": str(folder / "cache"), "TERM": "xterm-256color"}
     (folder / "in.jsonl").write_bytes(RECORDS)
     with (folder / "out.jsonl").open("wb") as out:
-        process = subprocess.Popen(command, stderr=slave, stdout=out, stdin=subprocess.DEVNULL, env=environment)
+        given = slave if typed else subprocess.DEVNULL
+        process = subprocess.Popen(command, stderr=slave, stdout=out, stdin=given, env=environment)
+        os.write(master, typed)
         os.close(slave)
         written = b""
         with suppress(OSError):  # which is how a terminal ends
@@ -73,6 +78,13 @@ def test_a_terminal_shows_one_clean_bar_and_the_summary(gguf: Path, tmp_path: Pa
     assert re.fullmatch(r"100%\|█+\| 3/3 \[00:\d\d<00:00, +[\d.]+(rec/s|s/rec), tok/s=[\d.]+, KL=[\d.]+\]", bar), bar
     assert "3 records to stdout" in rest[0]
     assert not [line for line in rest if "%|" in line]
+    assert len(out.splitlines()) == 3
+
+
+def test_who_gives_no_file_is_told_that_records_are_awaited(tiny_folder: Path, tmp_path: Path) -> None:
+    arguments = ("generate", "--principle-text", "Be kind.", "--model", tiny_folder, "--max-new-tokens", 2)
+    written, out = watched(tmp_path, *arguments, typed=RECORDS + b"\x04")
+    assert "lalign: reading records from the terminal, a JSON object a line, up to Ctrl-D" in screen(written)
     assert len(out.splitlines()) == 3
 
 

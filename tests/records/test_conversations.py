@@ -170,6 +170,10 @@ def test_sharegpt_turns_have_their_roles() -> None:
             {"question": "a", "instruction": "b"},
             "needs one of: messages, prompt, body.messages, chosen; of instruction and question only one is taken",
         ),
+        (
+            {"id": "x", "doc_id": 0, "doc": {"question": "a"}, "target": "b"},
+            "needs one of: messages, prompt, body.messages, chosen; the fields are doc, target (--prompt-field names",
+        ),
         ({"question": "a", "context": "b"}, "question: stands beside context, which may belong to it"),
         ({"query": "a", "input": "b"}, "query: stands beside input, which may belong to it"),
         ({"question": "a", "choices": ["b", "c"]}, "question: stands beside choices, which may belong to it"),
