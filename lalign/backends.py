@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,18 @@ if TYPE_CHECKING:
     from lalign.models.loading import ModelOptions
 
 ENGINES = ("torch", "llamacpp", "vllm")
+_MODULES = {"torch": "torch", "llamacpp": "llama_cpp", "vllm": "vllm"}
 
 
 def check_engine(engine: str) -> None:
     """Raises `OptionError` where no engine has that name; for callers to know before anything is loaded."""
     validation.choice("engine", engine, ENGINES)
+
+
+def is_installed(engine: str) -> bool:
+    """Whether what an engine takes can be imported here; a folder of that name, which Python takes too, is none."""
+    spec = importlib.util.find_spec(_MODULES[engine])
+    return spec is not None and spec.origin is not None
 
 
 def open_backend(

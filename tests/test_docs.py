@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from lalign.cli import arguments, cache, commands
+from lalign.cli import bench as bench_command
 from lalign.cli import construct as construction
 from lalign.cli import judge as judge_command
 from lalign.cli import merge as merge_command
@@ -29,7 +30,7 @@ COMMANDS = {
     "generate": commands.generate,
     "sweep": commands.sweep,
     "eval": commands.evaluate,
-    "bench": commands.bench,
+    "bench": bench_command.bench,
     "recipes": commands.list_recipes,
     "cache": cache.cache,
     "merge": merge_command.merge,

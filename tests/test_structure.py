@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "judging": {"asking", "evaluation", "jobs", "records", "results"},
     "figures": {"asking", "evaluation", "judging", "method", "records", "results", "sweep"},
     "ray": {"aligner", "backends", "jobs", "models", "records", "results"},
-    "bench": {"aligner", "engine", "method", "models", "records", "results"},
+    "bench": {"aligner", "backends", "engine", "method", "models", "records", "results"},
     "lm_eval": {"engine", "method", "models", "records"},
     "rewards": {"records", "results"},
     "cli": {
@@ -97,7 +97,7 @@ def allowed(importer: str, imported: str) -> bool:
     if here == there or there in BASE:
         return True
     if there == "__init__":  # for the version alone
-        return here in {"asking", "cli", "jobs"}
+        return here in {"asking", "bench", "cli", "jobs"}
     if there == "engine" and here in BY_INTERFACE and imported not in INTERFACE:
         return False
     return there in ALLOWED[here]

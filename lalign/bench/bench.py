@@ -2,166 +2,57 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from lalign.bench.contenders import Contender, contenders
-from lalign.bench.measuring import Measurement, MemoryWatch, measure_machine
+from lalign.backends import ENGINES, is_installed
+from lalign.bench.contenders import Contender, chosen, contenders
+from lalign.bench.measuring import Measurement
 from lalign.bench.report import report
-from lalign.errors import LalignError
-from lalign.method.linear_alignment import Alignment
-from lalign.models.loading import LoadedModel, ModelOptions, load
-from lalign.options import Execution
-from lalign.records.parsing import Record
-from lalign.records.requests import Settings
-
-# What `lalign` sets for itself and stock transformers runs without.
-LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+from lalign.bench.side import Facts, Side, Task, Work
+from lalign.errors import LalignError, OptionError
+from lalign.models.loading import ModelOptions
 
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What is measured: batch sizes, interleaved repeats, and whether against stock transformers, singly too."""
+    """What is measured, and by what.
+
+    batch_sizes: smallest first, since the memory of a process does not shrink. repeats: interleaved rounds. peers:
+    whether other programs and engines too; singly: guidance one prompt at a time as well. engine, engine_options: what
+    runs lalign. pythons: interpreters by engine, where it is not this one. only: names of contenders, all if empty.
+    """
 
     batch_sizes: tuple[int, ...]
     repeats: int
     peers: bool
     singly: bool = False
+    engine: str = "torch"
+    engine_options: Mapping[str, str] = field(default_factory=dict)
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for engine, python in self.pythons.items():
+            if engine not in ENGINES or not Path(python).is_file():
+                raise OptionError(
+                    "peer_python", f"must be one of {', '.join(ENGINES)}, =, and a Python, not {engine}={python}"
+                )
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Those that run beside lalign's: the ones that are here, or in an environment that is named."""
+        return tuple(one for one in ENGINES if self.peers and (one in self.pythons or is_installed(one)))
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What both sides are given: records, settings of the job, and the prompts of the warm-up."""
-
-    records: tuple[Record, ...]
-    settings: Settings
-    system: str | None
-
-
-class Side:
-    """A process of its own with a model of its own, so that its memory is its own: lalign, or stock transformers."""
-
-    def __init__(self, model: ModelOptions, work: Work, *, peer: bool) -> None:
-        context = multiprocessing.get_context("spawn")
-        large_pages = os.environ.pop(LARGE_PAGES, None) if peer else None
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, model, work, peer), daemon=True)
-        self._process.start()
-        if large_pages is not None:
-            os.environ[LARGE_PAGES] = large_pages
-        theirs.close()
-        self.facts: dict[str, Any] = self._receive()
-
-    def run(self, contender: Contender, batch_size: int, limit: int | None = None) -> Measurement:
-        """Answer the prompts one way; the first `limit` of them."""
-        self._connection.send((contender, batch_size, limit))
-        measurement: Measurement = self._receive()
-        return measurement
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.join()
-
-    def _receive(self) -> Any:
-        try:
-            answer = self._connection.recv()
-        except EOFError:
-            raise LalignError("a benchmark process ended before its time (out of memory?)") from None
-        if isinstance(answer, LalignError):
-            raise answer
-        return answer
-
-
-def _serve(connection: Connection, model: ModelOptions, work: Work, peer: bool) -> None:
-    from lalign.models.quiet import silence_libraries
-
-    silence_libraries()
-    try:
-        # Peers run the model as transformers loads it, which is how one that is to be compiled is left.
-        loaded = load(replace(model, compile=peer))
-        connection.send(_facts(loaded))
-        while True:
-            contender, batch_size, limit = connection.recv()
-            connection.send(_measure(loaded, work, contender, batch_size, limit))
-    except LalignError as error:
-        connection.send(error)
-
-
-def _facts(loaded: LoadedModel) -> dict[str, Any]:
-    machine = measure_machine(loaded.model.device, loaded.model.dtype)
-    return {
-        "model": loaded.name,
-        "device": str(loaded.model.device),
-        "dtype": str(loaded.model.dtype),
-        "parameters": loaded.parameters,
-        "itemsize": loaded.model.dtype.itemsize,
-        "machine": machine,
-    }
-
-
-def _measure(loaded: LoadedModel, work: Work, contender: Contender, batch_size: int, limit: int | None) -> Measurement:
-    records = work.records[:limit]
-    if contender.peer:
-        from lalign.bench.peers import run_stock
-
-        size = 1 if contender.singly else batch_size
-        most = work.settings.sampling.max_new_tokens
-        return run_stock(loaded.model, _requests(loaded, work, records), size, contender.guidance, most)
-    return run_lalign(loaded, work, records, contender, batch_size)
-
-
-def run_lalign(
-    loaded: LoadedModel, work: Work, records: Sequence[Record], contender: Contender, batch_size: int
-) -> Measurement:
-    """Answer records with lalign, from parsed records to results, and measure it."""
-    from lalign.aligner import Aligner
-    from lalign.engine.torch_backend import TorchBackend
-    from lalign.results import Result
-
-    aligner = Aligner(TorchBackend(loaded))
-    alignment = contender.alignment or Alignment()
-    settings = replace(work.settings, alignments=(alignment,))
-    execution = Execution(batch_size=batch_size, statistics=contender.statistics)
-    streams: list[tuple[int, ...]] = []
-    first = 0.0
-    began = time.perf_counter()
-    with MemoryWatch(loaded.model.device) as memory:
-        for outcomes in aligner.ticks(records, settings, system=work.system, execution=execution):
-            if not first and aligner.counters.tokens:
-                first = time.perf_counter() - began
-            streams += [outcome.token_ids for outcome in outcomes if isinstance(outcome, Result)]
-    counters = aligner.counters
-    return Measurement(
-        seconds=time.perf_counter() - began,
-        tokens=counters.tokens,
-        first_token_seconds=first,
-        prefill_seconds=counters.prefill_seconds,
-        decode_seconds=counters.decode_seconds,
-        steps=counters.steps,
-        step_rows=counters.step_rows,
-        mean_memory=memory.mean,
-        peak_memory=memory.peak,
-        device_memory=memory.device,
-        streams=tuple(streams),
-    )
-
-
-def _requests(loaded: LoadedModel, work: Work, records: Sequence[Record]) -> list[Any]:
-    from lalign.engine.interface import Request
-    from lalign.records.prompts import PromptTemplate
-    from lalign.records.requests import RequestBuilder
-    from lalign.records.responses import ResponseWriter
-
-    writer = ResponseWriter(loaded.tokenizer, loaded.stop_ids, "none")
-    template = PromptTemplate(loaded.tokenizer, work.system, work.settings.prompting)
-    builder = RequestBuilder(template, work.settings, loaded.limits, writer.stops)
-    built = [builder.build(record, record.line) for record in records]
-    return [request for request in built if isinstance(request, Request)]
+def rows_of(work: Work, options: BenchOptions) -> tuple[Contender, ...]:
+    """The contenders that are to run. Raises `OptionError`."""
+    rows = contenders(work.settings.alignments[0], options.engine, options.engines, options.singly)
+    return chosen(rows, options.only)
 
 
 def measure(
@@ -172,25 +63,51 @@ def measure(
 ) -> dict[str, Any]:
     """Run everything, interleaved (A B C A B C), and give the report that `lalign bench` prints as JSON.
 
-    `watch` hears the name of each run as it begins. Raises `ModelError` and `OptionError` of either side.
+    Every contender has a process of its own, with a model of its own, and all are there at once. `watch` hears what
+    begins. An engine other than `options.engine` which does not take the model is left out, and the report says why.
+    Raises `LalignError` of the others.
     """
-    rows = contenders(work.settings.alignments[0], options.peers, options.singly)
-    sides = {False: Side(model, work, peer=False)}
-    try:
-        if options.peers:
-            sides[True] = Side(model, work, peer=True)
-        runs: dict[tuple[int, str], list[Measurement]] = {}
+    options = replace(options, batch_sizes=tuple(sorted(options.batch_sizes)))
+    rows, left_out = rows_of(work, options), {}
+    sides: dict[str, Side] = {}
+    with ExitStack() as stack:
+        for contender in rows:
+            if contender.engine in left_out:
+                continue
+            watch(f"start, {contender.name}")
+            leader = next(iter(sides.values())).facts if sides else None
+            try:
+                side = Side(
+                    options.pythons.get(contender.engine, sys.executable),
+                    _task(contender, model, work, options, leader),
+                )
+            except LalignError as error:
+                if contender.engine == options.engine or leader is None:
+                    raise
+                left_out[contender.engine] = str(error)
+                continue
+            stack.callback(side.close)
+            sides[contender.name] = side
+        rows = tuple(row for row in rows if row.name in sides)
         for contender in rows:
             watch(f"warm-up, {contender.name}")
-            sides[contender.peer].run(contender, max(options.batch_sizes), limit=2)
+            sides[contender.name].run(options.batch_sizes[0], limit=2)
+        runs: dict[tuple[int, str], list[Measurement]] = {}
         for batch_size, repeat, contender in _schedule(rows, options):
             watch(f"batch {batch_size}, run {repeat + 1} of {options.repeats}, {contender.name}")
-            measurement = sides[contender.peer].run(contender, batch_size)
-            runs.setdefault((batch_size, contender.name), []).append(measurement)
-        return report(rows, runs, options.repeats, sides[False].facts)
-    finally:
-        for side in sides.values():
-            side.close()
+            runs.setdefault((batch_size, contender.name), []).append(sides[contender.name].run(batch_size))
+        facts = {name: side.facts for name, side in sides.items()}
+    return report(rows, runs, options.repeats, facts) | {"left_out": left_out}
+
+
+def _task(contender: Contender, model: ModelOptions, work: Work, options: BenchOptions, leader: Facts | None) -> Task:
+    """The first makes the prompts and measures the machine, and must be lalign's own, which `rows_of` begins with."""
+    if contender.engine != "torch":  # whose device and dtype are no business of others
+        model = replace(model, device="auto", dtype="auto", device_map=None)
+    own = dict(options.engine_options) if contender.engine == options.engine and not contender.peer else {}
+    if leader is None and contender.peer:
+        raise OptionError("contenders", "must have one of lalign's own among them")
+    return Task(contender, model, own, work, leader.prompts if leader else None, leads=leader is None)
 
 
 def _schedule(rows: Sequence[Contender], options: BenchOptions) -> Iterator[tuple[int, int, Contender]]:
@@ -199,6 +116,7 @@ def _schedule(rows: Sequence[Contender], options: BenchOptions) -> Iterator[tupl
     for batch_size in options.batch_sizes:
         for repeat in range(options.repeats):
             for contender in rows:
-                # At batch size 1 the batched and the single way are the same.
-                if not contender.singly or (batch_size == single and single != 1):
+                # At batch size 1 the batched and the single way of guidance are the same.
+                is_double = single == 1 and contender.guidance is not None
+                if not contender.singly or (batch_size == single and not is_double):
                     yield batch_size, repeat, contender

@@ -63,14 +63,13 @@ class Spread:
 class MemoryWatch:
     """Samples the resident memory of this process while entered; `mean`, `peak` and `device` are in bytes."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device_type = device.type
+    def __init__(self) -> None:
         self.samples: list[int] = []
         self._done = threading.Event()
         self._process = psutil.Process()
 
     def __enter__(self) -> MemoryWatch:
-        if self.device_type == "cuda":
+        if _on_cuda():
             torch.cuda.reset_peak_memory_stats()
         self.samples.append(self._process.memory_info().rss)
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -93,11 +92,16 @@ class MemoryWatch:
 
     @property
     def device(self) -> int:
-        return torch.cuda.max_memory_allocated() if self.device_type == "cuda" else 0
+        return torch.cuda.max_memory_allocated() if _on_cuda() else 0
 
     def _watch(self) -> None:
         while not self._done.wait(SAMPLING_SECONDS):
             self.samples.append(self._process.memory_info().rss)
+
+
+def _on_cuda() -> bool:
+    """Whether this process has begun to use a CUDA device; asking for its memory would begin it."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)

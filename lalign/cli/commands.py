@@ -12,9 +12,7 @@ from lalign.cli import invocation
 from lalign.cli.app import app
 from lalign.cli.arguments import (
     AlignmentArguments,
-    BenchArguments,
     ClusterArguments,
-    DebugFlag,
     EvalArguments,
     InputFile,
     InputFiles,
@@ -156,42 +154,6 @@ def evaluate(
         about = About(found.model, () if principle is None else (principle,))
         plot_accuracy(asked.plot, found.curves(), found.chance, f"n = {found.questions} questions", about)
     typer.echo(orjson.dumps(found.to_dict(), option=orjson.OPT_INDENT_2).decode())
-    return 0
-
-
-@app.command(no_args_is_help=False)
-@grouped
-def bench(
-    source: InputFile = None,
-    *,
-    measured: BenchArguments,
-    alignment: AlignmentArguments,
-    sampling: SamplingArguments,
-    model: ModelArguments,
-    debug: DebugFlag = False,
-) -> int:
-    """Measure what alignment costs here: speed and memory, against the base model and stock transformers.
-
-    lalign bench in.jsonl --principle hh.txt --peers > bench.json
-    """
-    from lalign.bench.bench import BenchOptions, Work, measure
-    from lalign.bench.report import tables
-
-    if model.engine != "torch" or model.engine_option:
-        raise OptionError("engine", "bench measures torch alone; docs/engines.md has figures of the others")
-    sizes = invocation.batch_sizes(measured.batch_sizes)
-    repeats = invocation.at_least_one("repeats", measured.repeats) or 1
-    options = BenchOptions(sizes, repeats, measured.peers, measured.singly)
-    wanted = invocation.settings(alignment, sampling)
-    if not wanted.principles.texts:
-        raise OptionError("principle", "is needed")
-    records = invocation.records(invocation.path(source), invocation.at_least_one("limit", measured.limit))
-    work = Work(records, wanted, invocation.text(alignment.system, "system"))
-    with Progress(None, quiet=False, source="bench") as bar:
-        found = measure(invocation.model_options(model), work, options, bar.note)
-    for table in tables(found):
-        show(table)
-    typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     return 0
 
 

@@ -70,11 +70,16 @@ def aligner(model: ModelArguments, *, compile: bool) -> Aligner:
 
 def engine_options(given: list[str]) -> dict[str, str]:
     """Parameters of an engine from `key=value` texts. Raises `OptionError`."""
-    pairs = [text.partition("=") for text in given]
-    for text, (name, equals, value) in zip(given, pairs, strict=True):
+    return pairs("engine_option", given)
+
+
+def pairs(option: str, given: list[str]) -> dict[str, str]:
+    """Values by name, from the `key=value` texts of an option. Raises `OptionError`."""
+    parts = [text.partition("=") for text in given]
+    for text, (name, equals, value) in zip(given, parts, strict=True):
         if not (name.strip() and equals and value.strip()):
-            raise OptionError("engine_option", f"must be key=value, not {text!r}")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+            raise OptionError(option, f"must be key=value, not {text!r}")
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def settings(
@@ -280,14 +285,6 @@ def records(source: Path | None, most: int | None) -> tuple[Record, ...]:
     for notice in notices.lines(called):
         say(notice)
     return tuple(found)
-
-
-def batch_sizes(given: str) -> tuple[int, ...]:
-    """The batch sizes of a benchmark. Raises `OptionError`."""
-    sizes = parse_range(given, "batch_sizes")
-    if any(size < 1 or size != int(size) for size in sizes):
-        raise OptionError("batch_sizes", f"must be whole numbers of at least 1, not {given!r}")
-    return tuple(int(size) for size in sizes)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from lalign.cli import (  # noqa: F401, their commands declare themselves on import
+    bench,
     cache,
     commands,
     construct,

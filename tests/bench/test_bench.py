@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from lalign.bench.bench import BenchOptions, Work, _schedule, run_lalign
+from lalign.aligner import Aligner
+from lalign.bench.bench import BenchOptions, _schedule, measure
 from lalign.bench.contenders import (
     ALIGNED,
     BASE,
@@ -15,12 +18,20 @@ from lalign.bench.contenders import (
     GUIDED_SINGLY,
     STOCK,
     WITHOUT_STATISTICS,
+    WITHOUT_SUPPORT,
     Contender,
+    chosen,
     contenders,
 )
 from lalign.bench.measuring import Machine, Measurement, Spread
-from lalign.bench.peers import run_stock
-from lalign.bench.report import report, tables
+from lalign.bench.report import report
+from lalign.bench.running import run_lalign
+from lalign.bench.serving import prompts
+from lalign.bench.side import Facts, Side, Task, Work
+from lalign.bench.stock_transformers import run_stock
+from lalign.bench.tables import markdown, tables
+from lalign.engine.torch_backend import TorchBackend
+from lalign.errors import LalignError, OptionError
 from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel, ModelOptions, load
 from lalign.options import Sampling
@@ -28,14 +39,9 @@ from lalign.records.parsing import Record, parse_fields
 from lalign.records.prompts import make_principles
 from lalign.records.requests import Settings
 
-FACTS = {
-    "model": "tiny",
-    "device": "cpu",
-    "dtype": "torch.float32",
-    "parameters": 1000,
-    "itemsize": 4,
-    "machine": Machine(read_bandwidth=1e6, product_rate=1e6),
-}
+ALL = contenders(Alignment(ratio=2), "torch", ("torch", "llamacpp", "vllm"), singly=True)
+MACHINE = Machine(read_bandwidth=1e6, product_rate=1e6)
+FACTS = {row.name: Facts("tiny", "cpu", "torch.float32", 1000, 4, 150, MACHINE) for row in ALL}
 
 
 def measurement(seconds: float, streams: tuple[tuple[int, ...], ...] = ((1, 2), (3,))) -> Measurement:
@@ -56,7 +62,7 @@ def work() -> Work:
 
 
 def test_rounds_are_interleaved_and_single_prompts_go_with_the_first_batch_size() -> None:
-    rows = contenders(Alignment(ratio=2), peers=True, singly=True)
+    rows = contenders(Alignment(ratio=2), "torch", ("torch",), singly=True)
     order = [(size, repeat, row.name) for size, repeat, row in _schedule(rows, BenchOptions((4, 16), 2, True, True))]
     names = [row.name for row in rows]
     assert order[: len(names)] == [(4, 0, name) for name in names]
@@ -64,9 +70,29 @@ def test_rounds_are_interleaved_and_single_prompts_go_with_the_first_batch_size(
 
 
 def test_at_batch_size_1_nothing_is_run_singly_twice() -> None:
-    rows = contenders(Alignment(ratio=2), peers=True, singly=True)
-    sizes = BenchOptions((1, 4), 1, True, True)
-    assert GUIDED_SINGLY not in [row.name for _, _, row in _schedule(rows, sizes)]
+    order = [(size, row.name) for size, _, row in _schedule(ALL, BenchOptions((1, 4), 1, True, True))]
+    assert GUIDED_SINGLY not in {name for _, name in order}
+    assert [entry for entry in order if entry[1] == "llamacpp-stock"] == [(1, "llamacpp-stock")]
+
+
+def test_every_engine_runs_aligned_and_by_itself() -> None:
+    names = [row.name for row in contenders(Alignment(ratio=2), "vllm", ("torch", "llamacpp", "vllm"))]
+    assert names == [
+        *(BASE, "principle", ALIGNED, WITHOUT_STATISTICS, WITHOUT_SUPPORT, STOCK, GUIDED),
+        *("torch-base", "torch-aligned", "llamacpp-base", "llamacpp-aligned", "llamacpp-stock", "vllm-stock"),
+    ]
+
+
+def test_contenders_are_chosen_by_name() -> None:
+    assert [row.name for row in chosen(ALL, ["stock", "aligned"])] == [ALIGNED, STOCK]
+    with pytest.raises(OptionError, match="there is no 'fastest' here, but base, principle"):
+        chosen(ALL, ["fastest"])
+
+
+@pytest.mark.parametrize("pythons", [{"vllm": "/nowhere/python"}, {"vllm": ""}, {"sglang": sys.executable}])
+def test_a_python_that_is_not_there_or_for_nothing_is_refused(pythons: dict[str, str]) -> None:
+    with pytest.raises(OptionError, match="peer_python"):
+        BenchOptions((1,), 1, True, pythons=pythons)
 
 
 def test_medians_come_with_their_spread() -> None:
@@ -74,23 +100,21 @@ def test_medians_come_with_their_spread() -> None:
 
 
 def test_ratios_are_taken_within_rounds() -> None:
-    rows = contenders(Alignment(ratio=2), peers=True, singly=False)
     runs = {
         (4, ALIGNED): [measurement(1.0), measurement(10.0)],
         (4, STOCK): [measurement(2.0), measurement(20.0)],
         (4, BASE): [measurement(1.0), measurement(1.0)],
     }
-    ratios = report(rows, runs, 2, FACTS)["ratios"]["4"]
-    assert ratios["aligned / stock generate unaligned, tokens/s"] == {"median": 2.0, "low": 2.0, "high": 2.0}
+    ratios = report(ALL, runs, 2, FACTS)["ratios"]["4"]
+    assert ratios["aligned / stock, tokens/s"] == {"median": 2.0, "low": 2.0, "high": 2.0}
 
 
 def test_a_speed_is_not_quoted_where_the_tokens_differ() -> None:
-    rows = contenders(Alignment(ratio=2), peers=True, singly=False)
     runs = {
-        (4, "aligned, no support"): [measurement(1.0)],
+        (4, WITHOUT_SUPPORT): [measurement(1.0)],
         (4, GUIDED): [measurement(2.0, ((1, 2), (4,)))],
     }
-    found = report(rows, runs, 1, FACTS)
+    found = report(ALL, runs, 1, FACTS)
     assert not found["ratios"]["4"]
     assert found["runs"][1]["same_responses"] == 1
 
@@ -101,27 +125,81 @@ def test_the_floor_is_the_longer_of_reading_and_multiplying() -> None:
     assert machine.floor_seconds(1000, 4, rows=32) == pytest.approx(64e-3)
 
 
-def test_tables_show_every_run_and_ratio() -> None:
-    rows = contenders(Alignment(ratio=2), peers=False, singly=False)
-    runs = {(4, row.name): [measurement(1.0)] for row in rows}
-    shown = tables(report(rows, runs, 1, FACTS))
-    assert [table.row_count for table in shown] == [len(rows), 2]
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_figure_and_no_name_of_a_table_is_broken(width: int) -> None:
+    """The longest there may be: every contender, thousands of tokens a second, minutes, gigabytes."""
+    one = Measurement(1.0, 1234, 123.456, 1234.5, 1.0, 1, 8, 100, 123_456 << 20, 0, ((1,),) * 128)
+    other = replace(one, seconds=0.9)
+    found = report(ALL, {(128, row.name): [one, other] for row in ALL}, 2, FACTS)
+    console = Console(width=width)
+    with console.capture() as captured:
+        for table in tables(found):
+            console.print(table)
+    shown = captured.get()
+    assert "…" not in shown
+    for row in ALL:
+        (line,) = [line for line in shown.splitlines() if f" {row.name} " in line and "1303" in line]
+        assert "1303 [1234-1371]" in line
+        assert " 123 " in line
+        assert " 123456 " in line
+        assert row.same_as is None or "128/128" in line
+    assert all(len(line) <= width for line in shown.splitlines())
+
+
+def test_tables_as_markdown_have_every_row() -> None:
+    runs = {(4, row.name): [measurement(1.0)] for row in ALL}
+    lines = markdown(report(ALL, runs, 1, FACTS)).splitlines()
+    for row in ALL:
+        assert any(line.startswith(f"| 4 | {row.name} | 10.0 [10.0-10.0] | 0.10 | ") for line in lines)
+        assert any(line.startswith(f"- `{row.name}`: ") for line in lines)
 
 
 def test_lalign_and_stock_give_the_same_tokens(tiny: LoadedModel, work: Work) -> None:
-    from lalign.bench.bench import _requests
-
-    mine = run_lalign(tiny, work, work.records, Contender(BASE, alignment=Alignment(ratio=0)), 2)
-    stock = run_stock(tiny.model, _requests(tiny, work, work.records), 2, None, 6)
+    backend = TorchBackend(tiny)
+    aligner, asked = Aligner(backend), prompts(backend, work)
+    mine = run_lalign(aligner, work, Contender(BASE, "", alignment=Alignment(ratio=0)), 2)
+    stock = run_stock(tiny.model, asked, 2, None)
     assert mine.streams == stock.streams
     assert mine.tokens == stock.tokens == sum(map(len, mine.streams))
-    guided = run_stock(tiny.model, _requests(tiny, work, work.records), 2, 2.0, 6)
-    aligned = Contender("aligned", alignment=Alignment(ratio=2, support="none"))
-    assert run_lalign(tiny, work, work.records, aligned, 2).streams == guided.streams
+    guided = run_stock(tiny.model, asked, 2, 2.0)
+    aligned = Contender(ALIGNED, "", alignment=Alignment(ratio=2, support="none"))
+    assert run_lalign(aligner, work, aligned, 2).streams == guided.streams
+    assert run_stock(tiny.model, asked[2], 2, None).streams == stock.streams[:2]
+
+
+def test_every_contender_has_a_process_of_its_own(tiny_folder: Path, work: Work) -> None:
+    heard: list[str] = []
+    only = (BASE, ALIGNED, STOCK)
+    options = BenchOptions((2, 1), 1, True, only=only)
+    found = measure(ModelOptions(name=str(tiny_folder)), work, options, heard.append)
+    order = [(row["batch_size"], row["contender"]) for row in found["runs"]]
+    assert order == [(size, name) for size in (1, 2) for name in only]
+    assert heard[:6] == [f"{what}, {name}" for what in ("start", "warm-up") for name in only]
+    assert found["machine"]["read_bandwidth"] > 0
+    assert found["left_out"] == {}
+    for row in found["runs"]:
+        assert row["load_memory"] > 1 << 20
+        assert row["peak_memory"]["median"] > 1 << 20
+    stock = [row for row in found["runs"] if row["contender"] == STOCK]
+    assert [(row["same_responses"], row["responses"]) for row in stock] == [(3, 3), (3, 3)]
+
+
+def test_a_process_that_does_not_start_says_why_in_a_line(tmp_path: Path, work: Work) -> None:
+    task = Task(Contender(BASE, ""), ModelOptions(name=str(tmp_path)), {}, work)
+    with pytest.raises(LalignError) as caught:
+        Side(sys.executable, task)
+    assert str(caught.value).startswith(str(tmp_path))
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'No module named lalign' >&2\n")
+    python.chmod(0o755)
+    problem = r"^base: its process ended before its time \(python: No module named lalign\)$"
+    with pytest.raises(LalignError, match=problem):
+        Side(str(python), task)
 
 
 def test_phases_add_up_and_memory_is_that_of_the_process(tiny: LoadedModel, work: Work) -> None:
-    found = run_lalign(tiny, work, work.records, Contender(WITHOUT_STATISTICS, alignment=Alignment(ratio=2)), 2)
+    contender = Contender(WITHOUT_STATISTICS, "", alignment=Alignment(ratio=2))
+    found = run_lalign(Aligner(TorchBackend(tiny)), work, contender, 2)
     assert 0 < found.first_token_seconds <= found.seconds
     assert found.prefill_seconds + found.decode_seconds <= found.seconds
     assert found.peak_memory >= found.mean_memory > 1 << 20

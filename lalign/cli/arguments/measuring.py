@@ -93,8 +93,27 @@ class BenchArguments:
     batch_sizes: Annotated[str, option("Pairs in flight: a list, 1,4,16.", RUN, metavar="N,N,...")] = "16"
     repeats: Annotated[int, option("Interleaved runs of each, >= 1.", RUN)] = 3
     peers: Annotated[
-        bool, flag("Also the same prompts through stock transformers, its guidance_scale too.", RUN, "--peers")
+        bool,
+        flag(
+            "Also the same prompts through stock transformers, its guidance_scale too, and the other engines that are "
+            "here.",
+            RUN,
+            "--peers",
+        ),
     ] = False
+    peer_python: Annotated[
+        list[str] | None,
+        option(
+            "The Python of another environment, with lalign in it, for what runs on an engine: "
+            "vllm=/path/bin/python. Several times for several.",
+            RUN,
+            metavar="ENGINE=FILE",
+        ),
+    ] = None
+    contenders: Annotated[
+        str | None,
+        option("These alone, by the names in the table: aligned,stock.", RUN, metavar="NAMES", default="all"),
+    ] = None
     singly: Annotated[
         bool, flag("With --peers: guidance_scale one prompt at a time as well, which takes long.", RUN, "--singly")
     ] = False

@@ -148,8 +148,7 @@ class Driver:
         report = self.process.report(self._done)
         self._done = []
         self._watch(bool(report.choices or report.parted or taken))
-        self.counters.steps += 1
-        self.counters.step_rows += sum(len(pair.prompts) for pair in self._flying.values())
+        rows = sum(len(pair.prompts) for pair in self._flying.values())
         for number, pair in list(self._flying.items()):
             pair.load = staying(pair.load)
             choice = report.choices.get(number)
@@ -165,6 +164,8 @@ class Driver:
             self.counters.prefill_seconds += seconds
         else:
             self.counters.decode_seconds += seconds
+            self.counters.steps += 1
+            self.counters.step_rows += rows
         return ended
 
     def _watch(self, is_moving: bool) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lalign.bench.measuring import Measurement, MemoryWatch
-from lalign.engine.interface import Request
+from lalign.bench.side import Prompts
 
 
 class _Clock:
@@ -24,9 +23,7 @@ class _Clock:
         return scores
 
 
-def run_stock(
-    model: Any, requests: Sequence[Request], batch_size: int, guidance: float | None, max_new_tokens: int
-) -> Measurement:
+def run_stock(model: Any, prompts: Prompts, batch_size: int, guidance: float | None) -> Measurement:
     """Stock `generate`, greedy: of the bare prompts, or guided from the base to the principled prompt by `guidance`.
 
     Prompts go in input order, in batches padded on the left, as stock batch jobs do.
@@ -38,13 +35,13 @@ def run_stock(
     steps = step_rows = 0
     rows_per_prompt = 1 if guidance is None else 2
     began = time.perf_counter()
-    with MemoryWatch(model.device) as memory, torch.inference_mode():
-        for start in range(0, len(requests), batch_size):
-            chunk = requests[start : start + batch_size]
+    with MemoryWatch() as memory, torch.inference_mode():
+        for start in range(0, len(prompts.base), batch_size):
+            chunk = slice(start, start + batch_size)
             clock = _Clock()
-            inputs = _padded([request.base if guidance is None else request.principled[0] for request in chunk], model)
+            inputs = _padded((prompts.base if guidance is None else prompts.principled)[chunk], model)
             if guidance is not None:
-                base = _padded([request.base for request in chunk], model)
+                base = _padded(prompts.base[chunk], model)
                 inputs |= {
                     "guidance_scale": guidance,
                     "negative_prompt_ids": base["input_ids"],
@@ -53,7 +50,7 @@ def run_stock(
             entered = time.perf_counter()
             output = model.generate(
                 **inputs,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=prompts.max_new_tokens,
                 do_sample=False,
                 logits_processor=LogitsProcessorList([clock]),
             )
@@ -62,7 +59,7 @@ def run_stock(
             prefill += clock.times[0] - entered
             decode += left - clock.times[0]
             steps += len(clock.times) - 1
-            step_rows += (len(clock.times) - 1) * len(chunk) * rows_per_prompt
+            step_rows += (len(clock.times) - 1) * len(prompts.base[chunk]) * rows_per_prompt
             stops = _stop_ids(model)
             streams += [_ended(row, stops) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
     seconds = time.perf_counter() - began
@@ -82,7 +79,7 @@ def run_stock(
     )
 
 
-def _padded(rows: list[list[int]], model: Any) -> dict[str, Any]:
+def _padded(rows: tuple[list[int], ...], model: Any) -> dict[str, Any]:
     longest = max(map(len, rows))
     pad = min(_stop_ids(model), default=0)
     ids = [[pad] * (longest - len(row)) + row for row in rows]
