@@ -81,7 +81,7 @@ class Result:
         if self.summary is not None:
             align["summary"] = self.summary
         record: dict[str, Any] = {
-            **_place(self),
+            **_named(self),
             **({} if self.prefill is None else {"prefill": self.prefill}),
             "response": self.response,
             "finish_reason": self.finish_reason,
@@ -118,16 +118,16 @@ class Failure:
     sample: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        record = _place(self)
+        record = _named(self)
         if self.point is not None:
             record["alignment"] = {name: json_number(value) for name, value in self.point.items()}
         record["error"] = {"type": self.type, "message": self.message}
         return record
 
 
-def _place(outcome: Result | Failure) -> dict[str, Any]:
-    place: dict[str, Any] = {"id": outcome.id, "line": outcome.line}
-    return place if outcome.sample is None else {**place, "sample": outcome.sample}
+def _named(outcome: Result | Failure) -> dict[str, Any]:
+    named: dict[str, Any] = {"id": outcome.id, "line": outcome.line}
+    return named if outcome.sample is None else {**named, "sample": outcome.sample}
 
 
 def whole_answer(record: Mapping[str, Any], response: str) -> str:

@@ -45,7 +45,7 @@ class Detokenizer:
         else:
             text = self._behind_prompt(kept)
             text = text.removesuffix("\ufffd") if missing else text
-        ends = [place for string in stop if (place := text.find(string)) >= 0]
+        ends = [start for string in stop if (start := text.find(string)) >= 0]
         return text[: min(ends)] if ends else text
 
     def token_bytes(self, token: int) -> bytes:
@@ -118,4 +118,4 @@ def _byte_alphabet() -> dict[str, int]:
     """The characters that byte-level tokenizers write bytes with, as GPT-2's program assigns them."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + index): byte for index, byte in enumerate(others)}

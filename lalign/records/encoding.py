@@ -67,10 +67,10 @@ class Encoder:
         """A text with `mark`, a character that it does not contain, wherever a special token must be broken."""
         if self._markup is None or not self._markup.search(text):
             return text
-        places = [match.start() for match in re.finditer(f"(?={self._markup.pattern})", text)]
-        if any(text[place] in self.tokenizer.all_special_tokens for place in places):
+        starts = [match.start() for match in re.finditer(f"(?={self._markup.pattern})", text)]
+        if any(text[start] in self.tokenizer.all_special_tokens for start in starts):
             raise PromptError("the text holds a special token of a single character; see --allow-special-tokens")
-        ends = [0, *(place + 1 for place in places), len(text)]
+        ends = [0, *(start + 1 for start in starts), len(text)]
         return mark.join(text[start:end] for start, end in pairwise(ends))
 
     def encode(self, text: str, mark: str, *, add_special_tokens: bool) -> list[int]:

@@ -154,16 +154,16 @@ class PromptTemplate:
         system, turns = self._split(messages)
         bos, turns = ("", turns) if self.is_chat else self._without_bos(turns)
         given = [text for text in principles if text is not None]
-        mark, place = unused_characters([system or "", *(turn.content for turn in turns), *given], 2)
+        mark, spot = unused_characters([system or "", *(turn.content for turn in turns), *given], 2)
 
         def broken(text: str) -> str:
             return self.encoder.broken(text, mark)
 
         own = system and broken(system), [Message(turn.role, broken(turn.content)) for turn in turns]
-        base, marked = template.pair(*own, self.prompting.placement, place if given else None)
+        base, marked = template.pair(*own, self.prompting.placement, spot if given else None)
         if own != (system, turns) and template.pair(system, turns, "joined", None)[0] != base.replace(mark, ""):
             raise PromptError("the chat template acts on a special token in the text; see --allow-special-tokens")
-        texts = [base if text is None else marked.replace(place, broken(text)) for text in principles]
+        texts = [base if text is None else marked.replace(spot, broken(text)) for text in principles]
         return [self.encoder.encode(bos + text, mark, add_special_tokens=not self.is_chat) for text in texts]
 
     def _template(self, variables: Mapping[str, Any]) -> ChatTemplate | PlainText:

@@ -71,15 +71,15 @@ def load_reward_model(name: str, device: str = "auto") -> RewardModel:
     would take; `OptionError` for a device that is not there.
     """
     try:
-        place = torch.device(_device() if device == "auto" else device)
-        torch.empty(0, device=place)
+        chosen = torch.device(_device() if device == "auto" else device)
+        torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise OptionError("device", f"{device}: {first_line(error)}") from error
     try:
         config = AutoConfig.from_pretrained(name)
         if config.num_labels != 1:
             raise ModelError(f"{name}: has {config.num_labels} labels; a reward model has one")
-        dtype = torch.float32 if place.type == "cpu" else "auto"
+        dtype = torch.float32 if chosen.type == "cpu" else "auto"
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
@@ -90,7 +90,7 @@ def load_reward_model(name: str, device: str = "auto") -> RewardModel:
         raise ModelError(f"{name}: is no reward model that can be loaded: {first_line(error)}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(f"{name}: has no weights for {missing[0]}; a reward model is trained with them")
-    return RewardModel(model.eval().to(place), tokenizer, name)
+    return RewardModel(model.eval().to(chosen), tokenizer, name)
 
 
 def _device() -> str:

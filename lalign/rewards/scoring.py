@@ -46,26 +46,26 @@ def score(answers: Iterable[tuple[Answer, Conversation]], model: RewardModel, ba
     while window := list(islice(waiting, WINDOW)):
         rows: dict[int, list[int]] = {}
         done: dict[int, Scored] = {}
-        for place, (answer, messages) in enumerate(window):
+        for index, (answer, messages) in enumerate(window):
             if "reward" in answer.record:
                 raise answer.error("reward: there is one already")
             if answer.failed:
-                done[place] = Scored(answer)
+                done[index] = Scored(answer)
                 continue
             row = _row(model, answer, messages)
             if isinstance(row, str):
-                done[place] = Scored(answer, problem=row)
+                done[index] = Scored(answer, problem=row)
             else:
-                rows[place] = row
-        by_length = sorted(rows, key=lambda place: len(rows[place]))
+                rows[index] = row
+        by_length = sorted(rows, key=lambda index: len(rows[index]))
         for start in range(0, len(by_length), batch_size):
-            places = by_length[start : start + batch_size]
-            for place, reward in zip(places, model.rewards([rows[place] for place in places]), strict=True):
+            indices = by_length[start : start + batch_size]
+            for index, reward in zip(indices, model.rewards([rows[index] for index in indices]), strict=True):
                 sound = math.isfinite(reward)
-                done[place] = Scored(
-                    window[place][0], reward if sound else None, None if sound else "the reward is not finite"
+                done[index] = Scored(
+                    window[index][0], reward if sound else None, None if sound else "the reward is not finite"
                 )
-        yield from (done[place] for place in range(len(window)))
+        yield from (done[index] for index in range(len(window)))
 
 
 def _row(model: RewardModel, answer: Answer, messages: Conversation) -> list[int] | str:

@@ -30,7 +30,7 @@ def by_curve(summaries: Iterable[PointSummary]) -> dict[str, list[PointSummary]]
     """
     summaries = list(summaries)
     names = labels(summary.alignment for summary in summaries)
-    order = {recipe: place for place, recipe in enumerate(dict.fromkeys(point.recipe for point in names))}
+    order = {recipe: index for index, recipe in enumerate(dict.fromkeys(point.recipe for point in names))}
 
     def place(summary: PointSummary) -> tuple[int, float, float]:
         point = summary.alignment

@@ -20,7 +20,7 @@ NO_ROOM, ALLOCATION_FAILED = 1, -2
 
 
 class Token(NamedTuple):
-    """A token to run: its id, its place in its sequence, the sequence, and whether its logits are wanted."""
+    """A token to run: its id, its position in its sequence, the sequence, and whether its logits are wanted."""
 
     token: int
     position: int
@@ -80,12 +80,12 @@ class Context:
     def _decode(self, tokens: Sequence[Token]) -> Any:
         batch = self._batch
         batch.n_tokens = len(tokens)
-        for place, (token, position, sequence, wanted) in enumerate(tokens):
-            batch.token[place] = token
-            batch.pos[place] = position
-            batch.n_seq_id[place] = 1
-            batch.seq_id[place][0] = sequence
-            batch.logits[place] = wanted
+        for index, (token, position, sequence, wanted) in enumerate(tokens):
+            batch.token[index] = token
+            batch.pos[index] = position
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = sequence
+            batch.logits[index] = wanted
         status = self._api.llama_decode(self._pointer, batch)
         if status in (NO_ROOM, ALLOCATION_FAILED):
             raise MemoryError(self.model.library.problem("no cells are left"))

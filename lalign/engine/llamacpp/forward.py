@@ -154,7 +154,9 @@ class LlamaForward:
             if source is not None:
                 self._context.copy(source, sequence, length)
             last = len(row) - 1
-            tokens += [Token(row[place], place, sequence, place == last) for place in range(length, len(row))]
+            tokens += [
+                Token(row[position], position, sequence, position == last) for position in range(length, len(row))
+            ]
             opened.sequences.append(sequence)
             opened.lengths.append(len(row))
         return self._context.run(tokens), opened
@@ -162,7 +164,7 @@ class LlamaForward:
     def step(self, input_ids: Tensor, store: LlamaStore) -> Tensor:
         """As `RowModel.step`. Raises `MemoryError`."""
         following = zip(input_ids[:, 0].tolist(), store.lengths, store.sequences, strict=True)
-        logits = self._context.run([Token(token, place, sequence, True) for token, place, sequence in following])
+        logits = self._context.run([Token(token, position, sequence, True) for token, position, sequence in following])
         store.lengths = [length + 1 for length in store.lengths]
         return logits
 
@@ -207,6 +209,6 @@ class LlamaForward:
         token_ids = tuple(prefix.token_ids)
         if token_ids not in self._shared:
             (sequence,) = self.take(1)
-            self._context.run([Token(token, place, sequence, False) for place, token in enumerate(token_ids)])
+            self._context.run([Token(token, position, sequence, False) for position, token in enumerate(token_ids)])
             self._shared[token_ids] = sequence
         return self._shared[token_ids]

@@ -71,7 +71,7 @@ class GgufTokenizer:
     ) -> str:
         """The text of tokens, with U+FFFD for bytes that make no character; never cleaned up."""
         shown = not skip_special_tokens
-        pieces = (self._bytes(token, shown, 0 if place else self._drops_space) for place, token in enumerate(token_ids))
+        pieces = (self._bytes(token, shown, 0 if index else self._drops_space) for index, token in enumerate(token_ids))
         return b"".join(pieces).decode(errors="replace")
 
     def apply_chat_template(self, conversation: list[dict[str, Any]], **variables: Any) -> str:
