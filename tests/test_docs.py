@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_type_hints
 import pytest
 import typer
 
+import lalign.cli.run  # noqa: F401, on whose import all commands declare themselves
 from lalign.cli import arguments, cache, commands
 from lalign.cli import bench as bench_command
 from lalign.cli import construct as construction

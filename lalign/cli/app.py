@@ -15,18 +15,8 @@ FAILED = 1
 
 # Commands as `--help` lists them: what people begin with first.
 ORDER = (
-    "generate",
-    "sweep",
-    "eval",
-    "judge",
-    "score",
-    "best",
-    "construct",
-    "lm-eval",
-    "bench",
-    "merge",
-    "recipes",
-    "cache",
+    *("generate", "sweep", "eval", "plot", "judge", "score", "best", "construct", "lm-eval", "bench", "merge"),
+    *("recipes", "cache"),
 )
 
 

@@ -90,8 +90,9 @@ class TestHelp:
 
     def test_what_people_begin_with_comes_first(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["--help"]) == 0
-        listed = re.findall(r"^\W+([a-z]+)  +[A-Z]", capsys.readouterr().out.split("Commands")[1], re.MULTILINE)
-        assert listed == [*ORDER]
+        listed = re.findall(r"^\W+([a-z][a-z-]+)  +[A-Z]", capsys.readouterr().out.split("Commands")[1], re.MULTILINE)
+        assert listed[:3] == ["generate", "sweep", "eval"]
+        assert [name for name in listed if name in ORDER] == [name for name in ORDER if name in listed]
 
 
 class TestSlips:
