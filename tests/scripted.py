@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from lalign.engine.batch import Batch, Group
 from lalign.engine.decoding import choose
@@ -61,3 +63,20 @@ class ScriptedBackend:
         """`[rows, vocab]` of the twins behind `tokens`."""
         rows = [ids + tokens for ids in (request.base, *request.principled)]
         return torch.stack([self._table[len(row) % 7, row[-1]] for row in rows])
+
+
+class GivenBackend(ScriptedBackend):
+    """Each response is one token, told by the prompt's length: next to nothing, so that the rest of a job is seen."""
+
+    def _answer(self, sequence: Sequence, execution: Execution) -> Ended:
+        sequence.tokens.append(len(sequence.request.base) % 256)
+        return Ended(sequence, "length")
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Its tokens are bytes."""
+    vocabulary = {character: number for number, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)

@@ -15,6 +15,7 @@ from lalign.errors import InputError
 from lalign.jobs.answered import line_digest, summed
 from lalign.jobs.header import InputMark
 from lalign.jobs.resume import Resumed
+from lalign.jobs.seen import Seen
 from lalign.jobs.shard import WHOLE, Shard
 from lalign.records.inputs import Inputs
 from lalign.records.parsing import Record, parse_record
@@ -97,7 +98,7 @@ class Reader:
         self._source = source
         self._resumed = resumed
         self._count = 0
-        self._ids: set[int] = set()
+        self._ids = Seen()
         self._read: queue.SimpleQueue[Read] = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator[Record | Failure]:
@@ -177,11 +178,9 @@ class Reader:
         if self.duplicate is not None or record.id == record.line:
             return
         mark = hash(repr(record.id))  # -1 and -2 have one hash
-        if mark in self._ids:
+        if self._ids.add(mark):
             self.duplicate = f"{self._place(record.line)}: id {record.id!r} was given before; all are kept"
             self._ids.clear()
-        else:
-            self._ids.add(mark)
 
 
 class Comparison:
