@@ -19,6 +19,7 @@ import lalign.cli.run  # noqa: F401, on whose import all commands declare themse
 from lalign.cli import arguments, cache, commands
 from lalign.cli import bench as bench_command
 from lalign.cli import construct as construction
+from lalign.cli import evaluate as evaluation
 from lalign.cli import judge as judge_command
 from lalign.cli import merge as merge_command
 from lalign.cli import score as scoring
@@ -30,7 +31,7 @@ README_BYTES = 8192
 COMMANDS = {
     "generate": commands.generate,
     "sweep": commands.sweep,
-    "eval": commands.evaluate,
+    "eval": evaluation.evaluate,
     "bench": bench_command.bench,
     "recipes": commands.list_recipes,
     "cache": cache.cache,

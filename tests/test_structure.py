@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "aligner": {"backends", "engine", "method", "models", "records", "results"},
     "jobs": {"aligner", "engine", "records", "results"},
     "sweep": {"method", "results"},
-    "evaluation": {"aligner", "engine", "method", "records", "results"},
+    "evaluation": {"aligner", "engine", "jobs", "method", "records", "results"},
     "asking": {"aligner", "jobs", "records", "results"},
     "construction": {"asking", "records", "results"},
     "judging": {"asking", "evaluation", "jobs", "records", "results"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
 
 import orjson
 import typer
@@ -13,8 +12,6 @@ from lalign.cli.app import app
 from lalign.cli.arguments import (
     AlignmentArguments,
     ClusterArguments,
-    EvalArguments,
-    InputFile,
     InputFiles,
     ModelArguments,
     OutputArguments,
@@ -27,8 +24,6 @@ from lalign.cli.arguments import (
 )
 from lalign.cli.carry_out import carry_out
 from lalign.cli.on_ray import carry_out_on_ray, refuse_without_ray
-from lalign.cli.terminal import Progress, show
-from lalign.errors import OptionError
 from lalign.sweep.knee import KNEE_RULE
 from lalign.sweep.ranges import parse_range, sweep_points
 
@@ -89,72 +84,6 @@ def sweep(
     execution = invocation.execution(running, "steps")
     gathered = Sweep(wanted.alignments, points.plot)
     return carry_out(sources, wanted, execution, alignment, output, model, running, gathered)
-
-
-@app.command("eval", no_args_is_help=False)
-@grouped
-def evaluate(
-    source: InputFile = None,
-    *,
-    asked: EvalArguments,
-    alignment: AlignmentArguments,
-    model: ModelArguments,
-    running: RunArguments,
-) -> int:
-    """Score multiple-choice answers at each ratio: personal preferences (the paper's Table 3), or any choices.
-
-    lalign eval preferences.jsonl --ratios 0:5 > accuracy.json
-    """
-    from lalign.evaluation.evaluation import BASELINES, table
-    from lalign.evaluation.evaluation import evaluate as run_evaluation
-    from lalign.evaluation.preferences import read_questions
-    from lalign.evaluation.scoring import EvaluationOptions
-    from lalign.evaluation.significance import check_extra
-    from lalign.figures.accuracy import plot_accuracy
-    from lalign.figures.canvas import About, plot_format
-
-    check_extra()
-    options = EvaluationOptions(
-        scoring=cast(Any, asked.scoring),
-        users="one" if asked.one_user else "all",
-        permute=cast(Any, asked.permute),
-        seed=asked.seed,
-    )
-    if asked.plot is not None:
-        plot_format(asked.plot, page=False)
-    limit = invocation.at_least_one("limit", asked.limit)
-    invocation.check_paths(source, alignment, model, None, asked.plot, records=asked.output, overwrite=asked.overwrite)
-    one = invocation.settings(invocation.without_ratio(alignment), SamplingArguments())
-    points = sweep_points(one.alignments, parse_range(asked.ratios, "ratios"), ())
-    principle, *more = one.principles.texts or (None,)
-    if more or one.principles.contrast is not None:
-        raise OptionError("principle", "an evaluation takes one principle at the most, and no contrast")
-    execution = invocation.execution(running, "none")
-    system = invocation.text(alignment.system, "system")
-    questions = read_questions(invocation.path(source))[:limit]
-    aligner = invocation.aligner(model, compile=running.compile)
-    with (
-        Progress(None, quiet=running.quiet, source="eval", unit="item") as bar,
-        invocation.json_lines(asked.output) as write,
-    ):
-        found = run_evaluation(
-            aligner,
-            questions,
-            points,
-            options,
-            principle=principle,
-            system=system,
-            prompting=one.prompting,
-            execution=execution,
-            progress=bar.reach,
-            on_score=lambda score: write(score.to_dict((*BASELINES, *points))),
-        )
-    show(table(found))
-    if asked.plot is not None:
-        about = About(found.model, () if principle is None else (principle,))
-        plot_accuracy(asked.plot, found.curves(), found.chance, f"n = {found.questions} questions", about)
-    typer.echo(orjson.dumps(found.to_dict(), option=orjson.OPT_INDENT_2).decode())
-    return 0
 
 
 @app.command("recipes", no_args_is_help=False)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -285,15 +283,3 @@ def records(source: Path | None, most: int | None) -> tuple[Record, ...]:
     for notice in notices.lines(called):
         say(notice)
     return tuple(found)
-
-
-@contextmanager
-def json_lines(file: Path | None) -> Iterator[Callable[[Any], None]]:
-    """Writes objects to a file as they come, a line each; nowhere where `file` is None. Raises `OutputError`."""
-    from lalign.jobs.stream import faults, write_all
-
-    if file is None:
-        yield lambda value: None
-        return
-    with faults(str(file)), io.FileIO(file, "w") as stream:
-        yield lambda value: write_all(stream, orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))

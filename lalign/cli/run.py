@@ -13,6 +13,7 @@ from lalign.cli import (  # noqa: F401, their commands declare themselves on imp
     cache,
     commands,
     construct,
+    evaluate,
     judge,
     lm_eval,
     merge,

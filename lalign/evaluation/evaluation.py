@@ -6,8 +6,8 @@ every figure is made of one value per question, the mean over its items, and res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -87,6 +87,7 @@ class Evaluation:
     """What was found: a `PointEvaluation` for each alignment, in the order given.
 
     chance: the accuracy of choosing blindly.
+    told: more settings, for readers of the JSON.
     """
 
     options: EvaluationOptions
@@ -95,11 +96,12 @@ class Evaluation:
     chance: float
     points: tuple[PointEvaluation, ...]
     model: str | None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object on stdout; p = inf is "inf"."""
         return {
-            "settings": {"model": self.model, **asdict(self.options)},
+            "settings": {"model": self.model, **self.told, **asdict(self.options)},
             "questions": self.questions,
             "items": self.items,
             "chance": self.chance,
@@ -143,6 +145,7 @@ def evaluate(
     execution: Execution | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_score: Callable[[Score], None] | None = None,
+    standing: Sequence[Score] = (),
 ) -> Evaluation:
     """Ask a model multiple-choice questions at each of `alignments`.
 
@@ -153,6 +156,7 @@ def evaluate(
         execution: batch size, for `scoring="letter"`.
         progress: called with the number of items done and of all items.
         on_score: called with each item's choices as they are ready, those at `BASELINES` first.
+        standing: the scores of the first items, which are not asked again.
 
     Raises `OptionError` for a principle missing or of no use; `LalignError` without scipy, with nothing to ask, or
     for a question that the model cannot be asked.
@@ -163,9 +167,10 @@ def evaluate(
     check_extra()
     items = make_items(questions, users=options.users, permute=options.permute, seed=options.seed, principle=principle)
     points = (*BASELINES, *alignments)
-    scores = []
+    scores = list(standing)
+    left = items[len(scores) :]
     choices = score_items(
-        aligner, items, points, options.scoring, system=system, prompting=prompting, execution=execution
+        aligner, left, points, options.scoring, system=system, prompting=prompting, execution=execution
     )
     for score in choices:
         scores.append(score)
@@ -173,7 +178,9 @@ def evaluate(
             on_score(score)
         if progress is not None:
             progress(len(scores), len(items))
-    return summarise(scores, alignments, options, model=aligner.backend.name)
+    prompting = prompting or Prompting()
+    told = {"principle": principle, "system": system, "placement": prompting.placement, "prefill": prompting.prefill}
+    return replace(summarise(scores, alignments, options, model=aligner.backend.name), told=told)
 
 
 def summarise(

@@ -24,7 +24,7 @@ from lalign.records.source import MAX_LINE_BYTES, json_lines, open_lines, open_s
 from lalign.text import shortened
 
 Users = Literal["all", "one"]
-Permute = Literal["seed", "all"]
+Permute = Literal["seed", "all", "none"]
 
 LETTERS = string.ascii_uppercase
 USERS = "abcd"
@@ -87,8 +87,13 @@ class Item:
 
         A chat template puts its assistant header after it.
         """
+        return f"{self.unprompted}\nAnswer:"
+
+    @property
+    def unprompted(self) -> str:
+        """The same up to the instruction, for a response that begins with `Answer:` or the like by itself."""
         answers = "\n".join(f"{LETTERS[k]}. {self.question.answers[index]}" for k, index in enumerate(self.order))
-        return f"Question: {self.question.question}\n\n{answers}\n\n{INSTRUCTION}\nAnswer:"
+        return f"Question: {self.question.question}\n\n{answers}\n\n{INSTRUCTION}"
 
 
 class _Unusable(Exception):
@@ -111,7 +116,7 @@ def make_items(
         permute: "seed" draws one order of the answers per question, the same for all its users, so that with all
             users every letter is right once and a model that likes a letter scores at chance; "all" asks in every
             order (2 to 4 choices), or in every rotation of the file's order (5 choices and more), where every answer
-            stands at every letter once.
+            stands at every letter once; "none" keeps the file's order.
         seed: draws depend on it and on the question's line alone.
         principle: for questions without users of their own.
 
@@ -126,7 +131,8 @@ def make_items(
     for question in questions:
         draw = random.Random(f"{seed}/{question.line}")
         drawn = tuple(draw.sample(range(len(question.answers)), len(question.answers)))
-        orders = [drawn] if permute == "seed" else _all_orders(len(question.answers))
+        as_given = tuple(range(len(question.answers)))
+        orders = {"seed": [drawn], "none": [as_given], "all": _all_orders(len(question.answers))}[permute]
         asking = _askers(question, users, draw, principle)
         items += [Item(question, right, order, text) for order in orders for right, text in asking]
     return items

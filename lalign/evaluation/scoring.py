@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Any, Literal, get_args
+from itertools import groupby, starmap
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from lalign import validation
 from lalign.aligner import Aligner
 from lalign.engine.interface import Backend, Request
 from lalign.errors import LalignError, ModelError, OptionError
+from lalign.evaluation.likelihood import likeliest
 from lalign.evaluation.preferences import LETTERS, Item, Permute, Users
 from lalign.method.recipe import Recipe
 from lalign.options import Execution, Prompting, Sampling
@@ -22,12 +23,13 @@ from lalign.records.parsing import Message, Record
 from lalign.records.prompts import PromptTemplate
 from lalign.records.requests import Settings
 from lalign.results import Failure
-from lalign.text import json_number
 
-Scoring = Literal["letter", "logit"]
+Scoring = Literal["letter", "first", "logit", "ppl"]
 
 # Tokens of a response that are looked at for a letter: room for "**", a bracket or a line feed before it.
 LETTER_TOKENS = 4
+# And of one whose first character is compared: as many as the authors' program generates.
+FIRST_TOKENS = 10
 # A run of letters and digits that begins with a letter; apostrophes and hyphens within belong to it.
 _WORD = re.compile(r"[^\W\d_](?:[^\W_]|['’-](?=\w))*")
 
@@ -59,23 +61,6 @@ class Score:
     item: Item
     choices: tuple[int | None, ...]
 
-    def to_dict(self, alignments: Sequence[Recipe]) -> dict[str, Any]:
-        """The JSON record of an item: what was asked, and the letter chosen at each of `alignments`, or none."""
-        item, letters = self.item, [None if choice is None else LETTERS[choice] for choice in self.choices]
-        users = item.question.users
-        return {
-            "line": item.question.line,
-            "domain": item.question.domain,
-            "question": item.question.question,
-            "user": None if users is None else users[item.right],
-            "answers": {LETTERS[place]: item.question.answers[index] for place, index in enumerate(item.order)},
-            "right": LETTERS[item.letter],
-            "choices": [
-                {name: json_number(value) for name, value in point.point.items()} | {"chosen": letter}
-                for point, letter in zip(alignments, letters, strict=True)
-            ],
-        }
-
 
 def score_items(
     aligner: Aligner,
@@ -91,15 +76,19 @@ def score_items(
 
     "logit" compares the aligned logits of the letters' tokens where the response begins (`letter_tokens`), the
     support aside: the question is which letter is preferred, not which token may be written. "letter" generates
-    greedily and reads the response (`letter_of`), the paper's exact match.
+    greedily and reads the response (`letter_of`), the paper's exact match; "first" compares its first character, as
+    the authors' program does. "ppl" shows the question alone and takes the answer of least perplexity (`likeliest`).
 
-    `execution` (batch size) is for "letter". Raises `LalignError` for an item that cannot be run, such as one longer
-    than the model's context.
+    `execution` (batch size) is for what generates. Raises `LalignError` for an item that cannot be run, such as one
+    longer than the model's context.
     """
+    template = PromptTemplate(aligner.backend.tokenizer, system, prompting)
     if scoring == "logit":
-        template = PromptTemplate(aligner.backend.tokenizer, system, prompting)
         return _by_logit(aligner.backend, template, items, alignments)
-    return _by_letter(aligner, items, alignments, system, prompting or Prompting(), execution or Execution())
+    if scoring == "ppl":
+        return starmap(Score, likeliest(aligner.backend, template, items, alignments))
+    reads = Reads(letter_of, LETTER_TOKENS) if scoring == "letter" else Reads(first_of, FIRST_TOKENS)
+    return _by_letter(aligner, items, alignments, reads, system, prompting or Prompting(), execution or Execution())
 
 
 def letter_of(response: str, count: int) -> int | None:
@@ -113,22 +102,36 @@ def letter_of(response: str, count: int) -> int | None:
     return place if 0 <= place < count else None
 
 
+def first_of(response: str, count: int) -> int | None:
+    """The place of the letter that is a response's first character, white space aside, of the first `count`."""
+    place = LETTERS.find(response.strip()[:1] or "?")
+    return place if 0 <= place < count else None
+
+
+class Reads(NamedTuple):
+    """How a response is read for a letter, of how many tokens."""
+
+    letter: Callable[[str, int], int | None]
+    tokens: int
+
+
 def _by_letter(
     aligner: Aligner,
     items: Sequence[Item],
     alignments: Sequence[Recipe],
+    reads: Reads,
     system: str | None,
     prompting: Prompting,
     execution: Execution,
 ) -> Iterator[Score]:
     settings = Settings(
         alignments=tuple(alignments),
-        sampling=Sampling(temperature=0, max_new_tokens=LETTER_TOKENS),
+        sampling=Sampling(temperature=0, max_new_tokens=reads.tokens),
         sweep=True,
         prompting=prompting,
     )
     records = (
-        Record(number, number, (Message("user", item.prompt),), {}, principle=item.principle)
+        Record(number, number, (Message("user", _turn(item, prompting)),), {}, principle=item.principle)
         for number, item in enumerate(items)
     )
     choices: list[int | None] = []
@@ -137,7 +140,7 @@ def _by_letter(
             item = items[outcome.line]
             if isinstance(outcome, Failure):
                 raise LalignError(f"the question of line {item.question.line}: {outcome.message}")
-            choices.append(letter_of(outcome.response, len(item.order)))
+            choices.append(reads.letter(outcome.response, len(item.order)))
             if len(choices) == len(alignments):
                 yield Score(item, tuple(choices))
                 choices = []
@@ -167,7 +170,7 @@ def _by_logit(
 
 def _request(backend: Backend, template: PromptTemplate, unit: list[Item]) -> Request:
     """The twins of a unit: the base one, and a principled one for each of its items."""
-    prompt = [Message("user", unit[0].prompt)]
+    prompt = [Message("user", _turn(unit[0], template.prompting))]
     base, *principled = (template.token_ids(prompt, text) for text in (None, *(item.principle for item in unit)))
     request = Request(unit, base, tuple(principled), (1.0,) * len(unit), ())
     longest = backend.limits.context_length
@@ -177,6 +180,10 @@ def _request(backend: Backend, template: PromptTemplate, unit: list[Item]) -> Re
             f"the model's context of {longest}"
         )
     return request
+
+
+def _turn(item: Item, prompting: Prompting) -> str:
+    return item.prompt if prompting.prefill is None else item.unprompted
 
 
 def _choice(base: Tensor, principled: Tensor, point: Recipe, letters: Tensor) -> int:

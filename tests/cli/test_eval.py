@@ -67,3 +67,104 @@ def test_numbers_out_of_range_are_refused(
     assert finished.status == 2
     assert finished.err.startswith(f"lalign: {told}"), finished.err
     assert len(finished.err.splitlines()) == 1
+
+
+def test_an_evaluation_is_gone_on_with(asked: tuple[Lalign, tuple[object, ...]], tmp_path: Path) -> None:
+    lalign, options = asked
+    whole = lalign(*options, "--ratios", "0,2", "-o", "whole.jsonl")
+    assert lalign(*options, "--ratios", "0,2", "-o", "parts.jsonl", "--limit", 2).status == 0
+    resumed = lalign(*options, "--ratios", "0,2", "-o", "parts.jsonl", "--resume")
+    assert resumed.status == 0, resumed.err
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert resumed.out == whole.out
+    other = lalign(*options, "--ratios", "0,3", "-o", "parts.jsonl", "--resume")
+    assert other.status == 2
+    assert "points" in other.err
+
+
+def test_several_models_stand_in_one_table_and_runs_are_merged(
+    asked: tuple[Lalign, tuple[object, ...]], tmp_path: Path, tiny_folder: Path
+) -> None:
+    lalign, options = asked
+    (tmp_path / "other").symlink_to(tiny_folder)
+    plain = [option for option in options if option not in ("--model", tiny_folder)]
+    one = lalign(*plain, "--model", tiny_folder, "--ratios", "0,2")
+    both = lalign(*plain, "--models", tiny_folder, "--models", "other", "--ratios", "0,2", "--plot", "both.svg")
+    assert both.status == 0, both.err
+    runs = orjson.loads(both.out)["runs"]
+    assert [run["settings"]["model"] for run in runs] == [str(tiny_folder), "other"]
+    assert runs[0] == orjson.loads(one.out)
+    (tmp_path / "one.json").write_bytes(one.out)
+    (tmp_path / "both.json").write_bytes(both.out)
+    merged = lalign("eval", "--merge", "one.json", "both.json", "--plot", "merged.svg")
+    assert merged.status == 0, merged.err
+    assert [run["settings"]["model"] for run in orjson.loads(merged.out)["runs"]] == [*[str(tiny_folder)] * 2, "other"]
+    assert "other" in (tmp_path / "merged.svg").read_text()
+    refused = lalign("eval", "--merge", "asked.jsonl")
+    assert (refused.status, len(refused.err.splitlines())) == (2, 1)
+
+
+USERS = {f"preference_{user}": f"a person {user}" for user in "abcd"} | {
+    f"answer_{user}": f"Do {user}." for user in "abcd"
+}
+
+
+@pytest.fixture
+def personal(lalign: Lalign, tmp_path: Path, tiny_folder: Path) -> tuple[Lalign, tuple[object, ...]]:
+    questions = [{"domain": "work", "question": f"How, {number}?", **USERS} for number in range(3)]
+    (tmp_path / "personal.jsonl").write_bytes(b"".join(orjson.dumps(question) + b"\n" for question in questions))
+    return lalign, ("eval", "personal.jsonl", "--model", tiny_folder)
+
+
+def settings(finished: Any) -> dict[str, Any]:
+    assert finished.status == 0, finished.err
+    found = orjson.loads(finished.out)
+    points = [(point["recipe"], point["ratio"]) for point in found["ratios"]]
+    return {**found["settings"], "points": points, "items": found["items"]}
+
+
+def test_presets_set_what_is_not_given(personal: tuple[Lalign, tuple[object, ...]], tmp_path: Path) -> None:
+    lalign, options = personal
+    released = settings(lalign(*options, "--preset", "released", "-o", "asked.jsonl"))
+    assert released["points"] == [("released", 5)]
+    assert (released["scoring"], released["users"], released["permute"], released["seed"]) == (
+        "first",
+        "one",
+        "none",
+        42,
+    )
+    assert released["prefill"] == "Answer:"
+    assert released["system"].startswith("You are a helpful, respectful and honest assistant.")
+    assert released["items"] == 3
+    for record in records(tmp_path / "asked.jsonl"):
+        assert record["answers"] == dict(zip("ABCD", ["Do a.", "Do b.", "Do c.", "Do d."], strict=True))
+    paper = settings(lalign(*options, "--preset", "paper", "--ratios", "0,2", "--seed", 3, "--all-users"))
+    assert paper["points"] == [("lalign", 0), ("lalign", 2)]
+    assert (paper["scoring"], paper["users"], paper["permute"], paper["seed"]) == ("letter", "all", "none", 3)
+    (tmp_path / "system.txt").write_text("Be kind.")
+    own = settings(
+        lalign(*options, "--preset", "released", "--system", "system.txt", "--recipe", "cfg", "--ratios", "2")
+    )
+    assert (own["system"], own["points"]) == ("Be kind.", [("cfg", 2)])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--preset", "draft"), "--preset: must be one of paper, released"),
+        (("--resume",), "--resume: needs -o"),
+        (("--kl", 0.5), "--kl: has no place here"),
+        (("--models", "a", "-o", "out.jsonl"), "--models: goes in place of --model"),
+        (("--scoring", "taste"), "--scoring: must be one of letter, first, logit, ppl"),
+        (("-o", "out.parquet"), "--output: out.parquet: records are written as JSON Lines"),
+        (("personal.jsonl",), "--merge: is needed for several files"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    personal: tuple[Lalign, tuple[object, ...]], given: tuple[object, ...], told: str
+) -> None:
+    lalign, options = personal
+    finished = lalign(*options, *given)
+    assert finished.status == 2
+    assert finished.err.startswith(f"lalign: {told}"), finished.err
+    assert len(finished.err.splitlines()) == 1

@@ -334,9 +334,9 @@ def test_a_tokenizer_without_letters_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"scoring": "guess"}, "scoring: must be one of letter, logit, not 'guess'"),
+        ({"scoring": "guess"}, "scoring: must be one of letter, first, logit, ppl, not 'guess'"),
         ({"users": "none"}, "users: must be one of all, one, not 'none'"),
-        ({"permute": None}, "permute: must be one of seed, all, not None"),
+        ({"permute": None}, "permute: must be one of seed, all, none, not None"),
     ],
 )
 def test_options_that_are_not_known_are_refused(options: Any, problem: str) -> None:

@@ -20,6 +20,7 @@ from lalign.cli.arguments.measuring import (
     BenchArguments,
     CacheArguments,
     EvalArguments,
+    EvalFiles,
     RecipesArguments,
     SweepArguments,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "ConstructedFile",
     "DebugFlag",
     "EvalArguments",
+    "EvalFiles",
     "InputFile",
     "InputFiles",
     "JudgeArguments",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from lalign.cli.arguments.declaring import EVAL, OUTPUT, RUN, SWEEP, flag, option
 
 
@@ -52,36 +54,77 @@ class SweepArguments:
     ] = None
 
 
+EvalFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="IN.jsonl",
+        help="Questions: JSON Lines (.gz and .zst too), a JSON array (.json) or .parquet; - or nothing is stdin. With "
+        "--merge the JSON of evaluations.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class EvalArguments:
     """What is asked, and how answers are scored."""
 
-    ratios: Annotated[
-        str,
-        option("Ratios: a list 0,1,2.5, a range 0:5 (both ends, step 1) or 0:5:0.5.", EVAL, metavar="RANGE"),
-    ] = "0:5"
-    scoring: Annotated[
-        str,
+    preset: Annotated[
+        str | None,
         option(
-            "logit: the likeliest of the letters, nothing generated; letter: the first letter generated, the paper's.",
+            "The set-up of the paper, or of its authors' program, for all options that are not given.",
             EVAL,
-            choices=("logit", "letter"),
+            choices=("paper", "released"),
         ),
-    ] = "logit"
+    ] = None
+    ratios: Annotated[
+        str | None,
+        option(
+            "Ratios: a list 0,1,2.5, a range 0:5 (both ends, step 1) or 0:5:0.5.", EVAL, metavar="RANGE", default="0:5"
+        ),
+    ] = None
+    scoring: Annotated[
+        str | None,
+        option(
+            "logit: the likeliest of the letters, nothing generated; letter: the first letter generated, the paper's; "
+            "first: the first character generated; ppl: the whole answer of the least perplexity.",
+            EVAL,
+            choices=("logit", "letter", "first", "ppl"),
+            default="logit",
+        ),
+    ] = None
     one_user: Annotated[
-        bool,
+        bool | None,
         flag("Ask as one user, or as all four of each question.", EVAL, "--one-user/--all-users", default="all-users"),
-    ] = False
+    ] = None
     permute: Annotated[
-        str,
-        option("Order of the answers: one drawn per question (seed), or all orders.", EVAL, choices=("seed", "all")),
-    ] = "seed"
-    seed: Annotated[int, option("Seed of what is drawn, >= 0.", EVAL)] = 0
+        str | None,
+        option(
+            "Order of the answers: one drawn per question (seed), all orders, or none but the file's.",
+            EVAL,
+            choices=("seed", "all", "none"),
+            default="seed",
+        ),
+    ] = None
+    seed: Annotated[int | None, option("Seed of what is drawn, >= 0.", EVAL, default="0")] = None
+    prefill: Annotated[
+        str | None,
+        option("What every response begins with, in place of the `Answer:` of the prompt.", EVAL, metavar="TEXT"),
+    ] = None
     limit: Annotated[int | None, option("Ask this many questions at the most, >= 1.", EVAL, default="all")] = None
     output: Annotated[
         Path | None,
         option("What was chosen each time a question was asked, a JSON line each.", EVAL, "-o", metavar="FILE"),
     ] = None
+    resume: Annotated[bool, flag("Go on with the file of -o, without asking anything again.", EVAL, "--resume")] = False
+    models: Annotated[
+        list[str] | None,
+        option(
+            "In place of --model, several times: the models are asked in turn, for one table.", EVAL, metavar="NAME"
+        ),
+    ] = None
+    merge: Annotated[
+        bool, flag("Ask nothing: one table, JSON and plot of evaluations, of several models say.", EVAL, "--merge")
+    ] = False
     plot: Annotated[Path | None, option("Draw accuracy over ratio: .pdf, .png or .svg.", EVAL, metavar="FILE")] = None
     overwrite: Annotated[bool, flag("Replace the plot and the file of -o if they exist.", EVAL, "--overwrite")] = False
 
