@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,7 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
     from lalign.figures.canvas import About
     from lalign.jobs.signals import Interruption
     from lalign.jobs.stream import ClosedPipe
+    from lalign.records.conversations import prefilled
 
     began = time.monotonic()
     status = 0
@@ -97,7 +99,8 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
 
         def on_records(records: Sequence[Record]) -> None:
             if sweep is not None:
-                sweep.on_records(records)
+                begun = job.settings.prompting.prefill
+                sweep.on_records([replace(one, messages=prefilled(one.messages, begun)) for one in records])
 
         def on_outcomes(written: Sequence[Result | Failure]) -> None:
             bar.update(written, job.tally)

@@ -13,6 +13,7 @@ from rich.text import Text
 from lalign.cli import invocation
 from lalign.cli.app import FAILED
 from lalign.cli.arguments import ModelArguments
+from lalign.cli.terminal import say
 from lalign.errors import OptionError
 from lalign.prefixes import common_prefix
 from lalign.text import printable
@@ -49,8 +50,9 @@ def dry_run(source: JobInput, settings: Settings, system: str | None, model: Mod
     builder = RequestBuilder(template, settings, limits, lambda texts: lambda tokens: False)
     # A file has no width; two twins beside each other want some.
     console = Console() if Console().is_terminal or "COLUMNS" in os.environ else Console(width=FILE_COLUMNS)
-    failed = False
+    failed = shown = False
     for raw in islice(json_lines(stream, source.name), count):
+        shown = True
         record = parse_record(raw, reading=source.reading)
         outcome = record if isinstance(record, Failure) else builder.build(record, None)
         heading = f"{inputs.place(raw.number)}  id {record.id!r}"
@@ -60,6 +62,8 @@ def dry_run(source: JobInput, settings: Settings, system: str | None, model: Mod
             console.print(Text(f"error: {printable(outcome.message)}"), "")
         else:
             console.print(_twins(outcome, tokenizer), "")
+    if not shown:
+        say(f"{source.name}: holds no records")
     return FAILED if failed else 0
 
 

@@ -63,3 +63,8 @@ def test_nothing_is_written(lalign: Lalign, tokenizer_only: Path, tmp_path: Path
     arguments = ("--model", tokenizer_only, "--dry-run", 1, "-o", "out.jsonl")
     assert lalign.generate(*arguments, stdin=lines({"prompt": "Hi"})).status == 0
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_of_nothing_it_says_that_there_is_nothing(lalign: Lalign, tokenizer_only: Path) -> None:
+    finished = lalign.generate("--model", tokenizer_only, "--dry-run", 1)
+    assert (finished.status, finished.out, finished.err) == (0, b"", "lalign: stdin: holds no records\n")

@@ -258,6 +258,11 @@ class TestPrefill:
         finished = lalign.generate("--prefill", "Well, ", "--dry-run", 1, stdin=lines({"prompt": "Why?"}))
         assert finished.out.count(b"Well, ") == 2
 
+    def test_is_shown_on_the_page_of_a_sweep(self, lalign: Lalign, tmp_path: Path) -> None:
+        given = ("--ratios", "0,2", "--prefill", "Well, ", "--plot", "page.html")
+        assert lalign("sweep", *lalign.tiny, *given, stdin=lines({"prompt": "Why?"})).status == 0
+        assert "assistant: Well, " in (tmp_path / "page.html").read_text()
+
     def test_a_blank_one_is_refused(self, lalign: Lalign) -> None:
         assert told(lalign.generate("--prefill", " ", stdin=lines({"prompt": "Hi"}))) == "--prefill: is empty"
 
