@@ -94,6 +94,12 @@ class Prefix:
     token_ids: list[int]
     store: KVStore
 
+    @property
+    def nbytes(self) -> int:
+        """What its keys and values take."""
+        layers = [cast(StoreLayer, layer) for layer in self.store.layers if layer.is_initialized]
+        return sum(tensor.nbytes for layer in layers for tensor in (layer.keys, layer.values))
+
     def of_layer(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer, `[heads, tokens, head size]` each."""
         stored = cast(StoreLayer, self.store.layers[layer])

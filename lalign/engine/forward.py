@@ -113,10 +113,14 @@ class Forward:
         return torch.cat([logits, self.step(torch.tensor([[ids[11]], [ids[12]]]), store)])
 
     @torch.inference_mode()
-    def prefix(self, token_ids: list[int]) -> Prefix:
-        """Run tokens that many prompts begin with."""
+    def prefix(self, token_ids: list[int], kept: Sequence[Prefix] = ()) -> Prefix:
+        """Run tokens that many prompts begin with, from the longest of the prefixes kept that they begin with."""
         store = KVStore(self.num_layers, rows=1, columns=len(token_ids))
-        self(torch.tensor([token_ids], device=self.device), store)
+        length, begun = longest_shared(token_ids, kept, whole=True)
+        if begun is not None:
+            _copy_prefix(begun, store, 0, length)
+            store.advance(length)
+        self(torch.tensor([token_ids[length:]], device=self.device), store)
         return Prefix(token_ids, store)
 
     def prompts(self, rows: Sequence[list[int]], prefixes: Sequence[Prefix], store: KVStore) -> tuple[Tensor, KVStore]:

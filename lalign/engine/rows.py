@@ -90,8 +90,10 @@ def longest_shared(
     """
     best: tuple[int, SomePrefix | None] = (0, None)
     for prefix in prefixes:
-        length = len(common_prefix([row[:-1], prefix.token_ids]))
-        if length > best[0] and not (whole and length < len(prefix.token_ids)):
+        length = len(prefix.token_ids)
+        if length >= len(row) or row[:length] != prefix.token_ids:
+            length = 0 if whole else len(common_prefix([row[:-1], prefix.token_ids]))
+        if length > best[0]:
             best = (length, prefix)
     return best
 

@@ -13,20 +13,18 @@ from torch import Tensor
 
 from lalign.engine.cache import KVStore, Prefix
 from lalign.engine.compiled import CompiledForward
-from lalign.engine.engine import Engine
+from lalign.engine.engine import Engine, twins_needed
 from lalign.engine.forced import Forced
 from lalign.engine.forward import Forward, passes
 from lalign.engine.interface import Counters, Ended, Limits, Request, Source
 from lalign.engine.memory import is_out_of_memory, largest_batch
 from lalign.engine.rows import rest_length
+from lalign.engine.shared_prefixes import SharedPrefixes
 from lalign.errors import LalignError
 from lalign.options import Execution
-from lalign.prefixes import common_prefix
 
-# A shared prefix shorter than this is not worth a pass of its own.
-SHORTEST_PREFIX = 8
-# So many prefixes are kept, the latest used.
-MOST_PREFIXES = 8
+# Of the requests that wait so many are looked at for what they begin with alike.
+COMING = 64
 # Prompts sorted by length at a time for their first logits.
 WINDOW = 256
 
@@ -63,7 +61,7 @@ class TorchBackend:
         self.loaded = loaded
         self.counters = Counters()
         self._forward = (CompiledForward if loaded.compiled else Forward)(loaded.model)
-        self._prefixes: dict[tuple[int, ...], Prefix] = {}
+        self._prefixes = SharedPrefixes(self._forward)
 
     @property
     def name(self) -> str:
@@ -90,17 +88,27 @@ class TorchBackend:
         batch_size = execution.batch_size
         if batch_size == "auto":
             batch_size = self._largest_batch(source, execution)
-        prefixes = self._share(forward, source.prefixes) if source.at_hand() else []
-        engine = Engine(forward, self.stop_ids, batch_size, execution.statistics, source.points, prefixes)
+        engine = Engine(forward, self.stop_ids, batch_size, execution.statistics, source.points)
         self.counters = engine.counters
-        yield from engine.run(source)
+
+        def from_prefixes(room: int, wait: bool) -> list[Request] | None:
+            requests = source(room, wait)
+            if requests:
+                rows, coming = (
+                    [row for request in some for row in twins_needed(request, execution.statistics)[0]]
+                    for some in (requests, source.at_hand()[:COMING])
+                )
+                engine.prefixes = [*self._prefixes.serving(rows, coming)]
+            return requests
+
+        yield from engine.run(from_prefixes)
 
     def first_logits(self, requests: Iterable[Request]) -> Iterator[tuple[Request, NDArray[np.float32]]]:
         """As `Backend.first_logits`: prompts of about a length together."""
         forward = self._forward
         waiting = iter(requests)
         while window := list(islice(waiting, WINDOW)):
-            prefixes = self._share(forward, _common_beginnings(window))
+            prefixes = self._prefixes.serving([row for request in window for row in _rows(request)])
             rows = [_rows(request) for request in window]
             rests = [
                 (len(some), max(rest_length(row, prefixes, whole=forward.shares) for row in some)) for some in rows
@@ -162,33 +170,6 @@ class TorchBackend:
         rows = max((1 + len(request.principled) for request in requests), default=1)
         return largest_batch(self.loaded.model, rows, tokens, execution.memory_share)
 
-    @torch.inference_mode()
-    def _share(self, forward: Forward, prefixes: Iterable[list[int]]) -> list[Prefix]:
-        """The prefixes, those run that are not kept; where there is no memory for one, each prompt runs its own."""
-        shared = []
-        if not self._prefixes:
-            forward.share_if_it_can()
-        for ids in prefixes:
-            if len(ids) < SHORTEST_PREFIX:
-                continue
-            try:
-                prefix = self._prefixes.pop(tuple(ids), None) or forward.prefix(ids)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                continue
-            self._prefixes[tuple(ids)] = prefix  # the last in order is the latest used
-            shared.append(prefix)
-        while len(self._prefixes) > MOST_PREFIXES:
-            del self._prefixes[next(iter(self._prefixes))]
-        return shared
-
 
 def _rows(request: Request) -> list[list[int]]:
     return [request.base, *request.principled]
-
-
-def _common_beginnings(requests: list[Request]) -> list[list[int]]:
-    """What all base twins begin with, and what all principled ones do."""
-    twins = ([request.base for request in requests], [row for request in requests for row in request.principled])
-    return [common_prefix(rows) for rows in twins if len(rows) > 1]

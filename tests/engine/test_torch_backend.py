@@ -8,7 +8,7 @@ import pytest
 from conftest import TinyModel, TinyTokenizer
 
 from lalign.aligner import Aligner
-from lalign.engine.torch_backend import MOST_PREFIXES, TorchBackend
+from lalign.engine.torch_backend import TorchBackend
 from lalign.models.loading import LoadedModel
 from lalign.options import Execution
 from lalign.results import Result
@@ -31,7 +31,7 @@ def said(backend: TorchBackend, principle: str, prompts: list[Any] = PROMPTS) ->
 
 def without_prefixes(backend: TorchBackend, principle: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     with monkeypatch.context() as patched:
-        patched.setattr("lalign.engine.torch_backend.SHORTEST_PREFIX", 10**6)
+        patched.setattr("lalign.engine.shared_prefixes.SHORTEST_PREFIX", 10**6)
         return said(backend, principle)
 
 
@@ -46,18 +46,15 @@ def test_rows_behind_a_prefix_say_what_rows_that_run_it_say(
 
 def test_a_prefix_is_run_once_for_all_calls(backend: TorchBackend) -> None:
     first = said(backend, LONG)
-    kept = dict(backend._prefixes)
+    kept = dict(backend._prefixes.kept)
     assert kept
     assert said(backend, LONG) == first
-    assert backend._prefixes == kept
+    assert backend._prefixes.kept == kept
 
 
-def test_no_more_prefixes_are_kept_than_a_few(backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    principles = [f"Rule {number}. {LONG}" for number in range(MOST_PREFIXES + 3)]
-    before = [said(backend, principle) for principle in principles]
-    assert len(backend._prefixes) == MOST_PREFIXES
-    assert before[0] == without_prefixes(backend, principles[0], monkeypatch)
-    assert said(backend, principles[0]) == before[0]
+def test_one_prompt_alone_has_no_prefix(backend: TorchBackend) -> None:
+    said(backend, LONG, PROMPTS[:1])
+    assert not backend._prefixes.kept
 
 
 def test_records_with_principles_of_their_own_stand_beside_those_behind_a_prefix(backend: TorchBackend) -> None:
@@ -66,3 +63,18 @@ def test_records_with_principles_of_their_own_stand_beside_those_behind_a_prefix
     together = said(backend, LONG, mixed)
     assert together[::2] == said(backend, LONG)
     assert together[1::2] == said(backend, "Rhyme.")
+
+
+def test_principles_by_record_are_each_run_once(backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    principles = [f"{LONG}Rule {number}: {'be brief, and ' * (3 + number)}so on." for number in range(4)]
+    records: list[Any] = [
+        {"prompt": f"{prompt} {number}", "principle": principles[number % 4]}
+        for number, prompt in enumerate(PROMPTS * 6)
+    ]
+    together = said(backend, "Rhyme.", records)
+    names = {backend.tokenizer.decode(ids) for ids in backend._prefixes.kept}
+    assert all(any(principle in name for name in names) for principle in principles)
+    monkeypatch.setattr("lalign.engine.shared_prefixes.SHORTEST_PREFIX", 10**6)
+    plain = TorchBackend(backend.loaded)
+    assert said(plain, "Rhyme.", records) == together
+    assert not plain._prefixes.kept
