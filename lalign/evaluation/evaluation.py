@@ -31,9 +31,9 @@ Test = Literal["mcnemar", "sign_flip"]
 
 # What every point is compared with: the base model alone, and the principle as a plain prompt.
 BASELINES = (Alignment(ratio=0), Alignment(ratio=1, support="none"))
-# A table of 80 columns has room for this many domains.
+# A table of 80 columns has room for this many domains, which share what the other columns leave.
 DOMAINS_IN_TABLE = 5
-COLUMN_WIDTH = 8
+ROOM_FOR_DOMAINS = 45
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +263,11 @@ def table(evaluation: Evaluation) -> Table:
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=_caption(evaluation, domains, shown))
     made.caption_justify = "left"
     made.add_column("ratio", justify="right")
-    for name in (*shown, "total", "vs 0", "vs 1"):
+    for name in shown:
         heading = Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name))
-        made.add_column(heading, justify="right", max_width=COLUMN_WIDTH, overflow="ellipsis")
+        made.add_column(heading, justify="right", max_width=ROOM_FOR_DOMAINS // len(shown) - 1, overflow="ellipsis")
+    for name in ("total", "vs 0", "vs 1"):
+        made.add_column(name, justify="right")
     for point in points:
         accuracies = [_cell(point.domains[domain]) for domain in shown]
         versus = [_versus(comparison) for comparison in (point.versus_0, point.versus_1)]

@@ -258,6 +258,13 @@ def test_the_table_fits_80_columns_with_the_paper_s_five_domains() -> None:
     assert "Chance: 25.0" in text
 
 
+@pytest.mark.parametrize("names", [("technology",), ("technology", "career planning", "diet", "home")])
+def test_names_are_whole_where_there_is_room(names: tuple[str, ...]) -> None:
+    shown = rendered(domains(*names))
+    assert max(map(len, shown)) <= 80
+    assert "…" not in "\n".join(shown)
+
+
 def test_domains_that_have_no_room_are_said_to_be_in_the_json() -> None:
     shown = " ".join("\n".join(rendered(domains(*"abcdefg"))).split())
     assert "7 domains are in the JSON alone" in shown
