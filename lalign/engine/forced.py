@@ -84,14 +84,14 @@ def forced_one_by_one(backend: Backend, forced: Iterable[Forced]) -> Iterator[tu
         prompts = [
             replace(
                 each.request,
-                key=place,
-                base=each.request.base + each.tokens[:place],
-                principled=tuple(twin + each.tokens[:place] for twin in each.request.principled),
+                key=index,
+                base=each.request.base + each.tokens[:index],
+                principled=tuple(twin + each.tokens[:index] for twin in each.request.principled),
             )
-            for place in range(len(each.tokens))
+            for index in range(len(each.tokens))
         ]
         logits = {request.key: torch.from_numpy(rows) for request, rows in backend.first_logits(prompts)}
-        yield each, torch.stack([logits[place] for place in range(len(prompts))], dim=1)
+        yield each, torch.stack([logits[index] for index in range(len(prompts))], dim=1)
 
 
 def _likelihood(recipe: Recipe, weights: tuple[float, ...], logits: Tensor, tokens: Tensor) -> Likelihood:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
@@ -21,8 +22,8 @@ from lalign.lm_eval.generation import generated, sampling_of
 from lalign.lm_eval.twins import Twins
 from lalign.method.recipe import Recipe
 from lalign.method.recipes import option_names, recipe_of
-from lalign.models.loading import LoadedModel
-from lalign.models.location import default_model
+from lalign.models.loading import DTYPES, LoadedModel, converted_folder
+from lalign.models.location import default_model, gguf_file
 from lalign.models.selfcheck import check_rows
 from lalign.models.support import refuse_unsupported
 from lalign.options import Execution, Placement, Prompting, Sampling
@@ -68,10 +69,10 @@ class AlignedLM(HFLM):
             raise OptionError("principle", "is needed, a file or principle_text, unless the ratio is 0")
         if options.get("backend", "causal") == "seq2seq":
             raise OptionError("backend", "must be causal")
-        super().__init__(*_where(pretrained, options), **options)
+        super().__init__(_where(pretrained, options), **options)
         if self.backend != "causal":
             raise OptionError("backend", f"must be causal, and the model is {self.backend}")
-        name = pretrained if isinstance(pretrained, str) else type(self.model).__name__
+        name = "the default model" if pretrained is None else pretrained if isinstance(pretrained, str) else "the model"
         refuse_unsupported(self.model.config, name)
         check_rows(self.model, name)
         self._backend = TorchBackend(LoadedModel(self.model, self.tokenizer, name, name))
@@ -233,10 +234,9 @@ def _principle(file: str | None, text: str | None) -> str | None:
     return read
 
 
-def _where(pretrained: Any, options: dict[str, Any]) -> tuple[Any]:
-    """The model for `hf` to load; a .gguf file as it wants it, apart from its folder."""
+def _where(pretrained: Any, options: Mapping[str, Any]) -> Any:
+    """The model for `hf` to load; of a .gguf file what lalign has made of it, float32 unless a dtype is given."""
     found = default_model() if pretrained is None else pretrained
-    if isinstance(found, str) and found.lower().endswith(".gguf") and Path(found).is_file():
-        options.setdefault("gguf_file", Path(found).name)
-        return (str(Path(found).parent),)
-    return (found,)
+    if not isinstance(found, str) or "gguf_file" in options or (gguf := gguf_file(found)) is None:
+        return found
+    return converted_folder(gguf, DTYPES.get(str(options.get("dtype")), torch.float32))
