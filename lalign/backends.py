@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,16 +31,23 @@ def is_installed(engine: str) -> bool:
 
 
 def open_backend(
-    model: ModelOptions, engine: str = "torch", engine_options: Mapping[str, str] | None = None
+    model: ModelOptions,
+    engine: str = "torch",
+    engine_options: Mapping[str, str] | None = None,
+    *,
+    verbose: bool = False,
 ) -> Backend:
     """A model, loaded into an engine. Raises `ModelError`, `OptionError`.
 
     engine_options: parameters of the engine's own, by name, as texts.
+    verbose: the engine's own log goes to stderr; of its warnings and news nothing is seen otherwise.
     """
     check_engine(engine)
     if engine == "llamacpp":
-        return _llamacpp(model, engine_options or {})
+        return _llamacpp(model, engine_options or {}, verbose)
     if engine == "vllm":
+        if verbose:
+            os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
         return _vllm(model, engine_options or {})
     if engine_options:
         raise OptionError("engine_option", "--engine torch takes none")
@@ -49,7 +57,7 @@ def open_backend(
     return TorchBackend(load(model))
 
 
-def _llamacpp(model: ModelOptions, engine_options: Mapping[str, str]) -> Backend:
+def _llamacpp(model: ModelOptions, engine_options: Mapping[str, str], verbose: bool) -> Backend:
     from lalign.engine.llamacpp.backend import LlamaBackend
     from lalign.models.location import default_model, gguf_file
 
@@ -60,7 +68,7 @@ def _llamacpp(model: ModelOptions, engine_options: Mapping[str, str]) -> Backend
     file = gguf_file(name)
     if file is None:
         raise ModelError(f"{name}: is no .gguf file, which is what --engine llamacpp runs")
-    return LlamaBackend(file, model.name or Path(name).name, engine_options)
+    return LlamaBackend(file, model.name or Path(name).name, engine_options, verbose=verbose)
 
 
 def _vllm(model: ModelOptions, engine_options: Mapping[str, str]) -> Backend:

@@ -26,10 +26,13 @@ _NAMES = {
 _WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def write_tiny_gguf(path: Path, model: Any, tokenizer: Any) -> Path:
-    """Write a transformers llama, its weights as float32, and a byte-level tokenizer that puts its BOS first."""
+def write_tiny_gguf(path: Path, model: Any, tokenizer: Any, split_max_tensors: int = 0) -> Path:
+    """Write a transformers llama, its weights as float32, and a byte-level tokenizer that puts its BOS first.
+
+    split_max_tensors: of one file, where it is to be several, named as llama.cpp names them.
+    """
     config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=split_max_tensors)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)

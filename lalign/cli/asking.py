@@ -83,7 +83,7 @@ def open_asker(asking: AskArguments, sampling: Sampling, model: ModelArguments, 
     from lalign.asking.local import LocalModel
 
     execution = invocation.execution(running, "none")
-    return LocalModel(invocation.aligner(model, compile=running.compile), sampling, execution)
+    return LocalModel(invocation.aligner(model, running), sampling, execution)
 
 
 def check_files(reads: list[Named], output: Path | None, others: dict[str, Path | None], *, overwrite: bool) -> None:

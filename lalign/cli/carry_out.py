@@ -79,9 +79,7 @@ def carry_out(
             written=output.stats,  # type: ignore[arg-type]
             form=output.output_format,  # type: ignore[arg-type]
         )
-        return _run(
-            job, invocation.aligner(model, compile=running.compile), running, invocation.name(output.output), sweep
-        )
+        return _run(job, invocation.aligner(model, running), running, invocation.name(output.output), sweep)
 
 
 def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: Sweep | None) -> int:

@@ -137,7 +137,7 @@ def _one(wanted: _Asked, asked: EvalArguments, model: ModelArguments, running: R
     if asked.output is not None:
         opened = open_output(asked.output, overwrite=asked.overwrite and not asked.resume, resume=asked.resume)
     with opened as output:
-        aligner = invocation.aligner(model, compile=running.compile)
+        aligner = invocation.aligner(model, running)
         records = None
         if output is not None and asked.output is not None:
             options, points = wanted.options, (*BASELINES, *wanted.points)

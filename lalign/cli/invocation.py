@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 _TEXT_OPTIONS = {"principle": "principle-text"}
 
 
-def model_options(model: ModelArguments, *, compile: bool = False) -> ModelOptions:
-    """The model to load. Raises `OptionError`."""
+def model_options(model: ModelArguments, *, compile: bool = False, verbose: bool = False) -> ModelOptions:
+    """The model to load; unless `verbose` its libraries are silenced. Raises `OptionError`."""
     from lalign.backends import check_engine
     from lalign.models.loading import ModelOptions
 
     check_engine(model.engine)
-    if model.engine != "llamacpp":  # which need not wait for transformers
+    if model.engine != "llamacpp" and not verbose:  # which need not wait for transformers
         silence_libraries()
     return ModelOptions(
         name=model.model,
@@ -55,13 +55,14 @@ def model_options(model: ModelArguments, *, compile: bool = False) -> ModelOptio
     )
 
 
-def aligner(model: ModelArguments, *, compile: bool) -> Aligner:
+def aligner(model: ModelArguments, running: RunArguments) -> Aligner:
     """The model, loaded. Raises `ModelError`, `OptionError`."""
     from lalign.aligner import Aligner
     from lalign.backends import open_backend
 
     options = engine_options(model.engine_option or [])
-    loaded = Aligner(open_backend(model_options(model, compile=compile), model.engine, options))
+    wanted = model_options(model, compile=running.compile, verbose=running.verbose)
+    loaded = Aligner(open_backend(wanted, model.engine, options, verbose=running.verbose))
     gc.freeze()  # what is there now stays to the end, which comes sooner where it is not looked through for garbage
     return loaded
 

@@ -30,6 +30,9 @@ class RunArguments:
     quiet: Annotated[
         bool, flag("No progress and no summary; errors and warnings still show.", RUN, "--quiet", "-q")
     ] = False
+    verbose: Annotated[
+        bool, flag("What the libraries that run the model say, on stderr; not from a cluster.", RUN, "--verbose")
+    ] = False
     debug: Annotated[bool, flag("Show tracebacks.", RUN, "--debug")] = False
 
 

@@ -38,12 +38,14 @@ class LlamaBackend:
         path: the file, or the first of several.
         name: what it goes by.
         options: fields of llama.cpp's parameters by name.
+        verbose: whether llama.cpp's log is shown.
 
     Raises `ModelError` where llama-cpp-python is not installed or the file cannot be run, `OptionError` for options.
     """
 
-    def __init__(self, path: Path, name: str, options: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, name: str, options: Mapping[str, str], *, verbose: bool = False) -> None:
         functions = library()
+        functions.log.is_shown = verbose
         self._model = GgufModel(functions, path, name, parse(options, functions))
         self._forward = LlamaForward(self._model)
         self.name = name

@@ -199,6 +199,28 @@ def test_the_fingerprint_tells_files_and_what_changes_results(file: Path, on_lla
     assert LlamaBackend(other, "tiny", EXACT).fingerprint() != plain
 
 
+def test_a_file_in_several_parts(
+    tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, on_torch: Aligner, tmp_path: Path
+) -> None:
+    write_tiny_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), tiny_tokenizer("chatml"), split_max_tensors=8)
+    parts = sorted(tmp_path.iterdir())
+    assert [part.name for part in parts[:2]] == [f"tiny-0000{n}-of-0000{len(parts)}.gguf" for n in (1, 2)]
+    backend = open_backend(ModelOptions(name=str(parts[0])), "llamacpp", EXACT)
+    assert_the_same(answers(Aligner(backend)), answers(on_torch))
+    whole = backend.fingerprint()
+    content = bytearray(parts[1].read_bytes())
+    content[-1] ^= 1
+    parts[1].write_bytes(content)
+    assert open_backend(ModelOptions(name=str(parts[0])), "llamacpp", EXACT).fingerprint() != whole
+    for part, missing in ((parts[1], None), (parts[0], parts[-1])):  # not the first, and one that is not there
+        if missing:
+            missing.unlink()
+        with pytest.raises(ModelError) as caught:
+            open_backend(ModelOptions(name=str(part)), "llamacpp", EXACT)
+        assert str(caught.value).startswith(f"{part}: ")
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"no model at all" * 100])
 def test_a_file_that_is_no_model_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.gguf"

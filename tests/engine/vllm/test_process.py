@@ -23,6 +23,17 @@ def test_where_there_is_no_vllm_it_is_said(monkeypatch: pytest.MonkeyPatch) -> N
         open_backend(ModelOptions("nowhere"), "vllm")
 
 
+def test_its_log_goes_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "is_installed", lambda: False)
+    for given, wanted in ((None, "INFO"), ("DEBUG", "DEBUG")):
+        monkeypatch.setenv("VLLM_LOGGING_LEVEL", given or "")
+        if given is None:
+            monkeypatch.delenv("VLLM_LOGGING_LEVEL")
+        with pytest.raises(OptionError):
+            open_backend(ModelOptions("nowhere"), "vllm", verbose=True)
+        assert os.environ["VLLM_LOGGING_LEVEL"] == wanted
+
+
 @pytest.mark.parametrize("option", ["async_scheduling", "speculative_config", "logits_processors", "dtype"])
 def test_what_lalign_sets_itself_is_no_option(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
     monkeypatch.setattr(process, "is_installed", lambda: True)
