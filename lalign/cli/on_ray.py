@@ -40,10 +40,6 @@ def carry_out_on_ray(
     cluster: ClusterArguments,
 ) -> int:
     """Run a job on a cluster, from its checks to its summary; returns the exit status."""
-    from lalign.jobs.tally import Tally
-    from lalign.ray.job import Cluster, check_extra, run
-
-    check_extra()
     given = {option.name: getattr(output, option.name) for option in fields(output)}
     for option in _NOT_WITH_RAY:
         if given[option]:
@@ -55,6 +51,9 @@ def carry_out_on_ray(
     paths, writes = [invocation.path(path) for path in sources or []], invocation.path(output.output)
     if len(paths) != 1 or (reads := paths[0]) is None or writes is None:
         raise OptionError("ray", "needs one file or folder to read, and a folder (-o) to write")
+    from lalign.jobs.tally import Tally
+    from lalign.ray import Cluster, run
+
     where = Cluster(
         cluster.ray or "local",
         1 if cluster.workers is None else cluster.workers,

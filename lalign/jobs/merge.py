@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from heapq import merge as in_order
+from heapq import heappop, heappush
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -58,8 +59,9 @@ def merge_outputs(paths: Sequence[Path], output: Path) -> Merged:
     """Writes the records of all outputs into a new one, by the lines of the input; the output is whole or not there.
 
     With headers beside the outputs, the new one gets the header of a job without shards, so that it can be resumed.
-    Holds a record of each output in memory. Raises `OutputError` where the outputs are not all shards of one job, each
-    whole, where one is damaged, where two answer one line, and where the new output exists.
+    Holds a record of each output in memory that has begun and not ended at a line; no other is open. Raises
+    `OutputError` where the outputs are not all shards of one job, each whole, where one is damaged, where two answer
+    one line, and where the new output exists.
     """
     parts = [Part(path, read_header(path)) for path in paths]
     header = _joined(parts)
@@ -147,8 +149,7 @@ def _write(parts: Sequence[Part], file: BinaryIO) -> tuple[int, list[range], int
     records = lines = last = 0
     gaps: list[range] = []
     doubled: list[str] = []
-    merged = in_order(*map(_groups, parts), key=lambda group: group.line)
-    for line, same in groupby(merged, key=lambda group: group.line):
+    for line, same in groupby(_in_order(parts), key=lambda group: group.line):
         first, *others = same
         if others:
             doubled.append(f"line {line} is in {' and '.join(str(group.path) for group in (first, *others))}")
@@ -164,6 +165,33 @@ def _write(parts: Sequence[Part], file: BinaryIO) -> tuple[int, list[range], int
         more = " (and perhaps more)" if len(doubled) == _NAMED else ""
         raise OutputError(f"{'; '.join(doubled)}{more}")
     return records, gaps, lines
+
+
+def _in_order(parts: Sequence[Part]) -> Iterator[_Group]:
+    """The groups of all outputs in the order of their lines, those of one line in the order of the outputs.
+
+    An output is opened when its first line is due: a cluster leaves more of them than a process may have open.
+    """
+    waiting = sorted(((_first_line(part), index) for index, part in enumerate(parts)), reverse=True)
+    begun: list[tuple[int, int, _Group, Iterator[_Group]]] = []
+    while waiting or begun:
+        while waiting and (not begun or waiting[-1] <= begun[0][:2]):
+            index = waiting.pop()[1]
+            groups = _groups(parts[index])
+            if (first := next(groups, None)) is not None:
+                heappush(begun, (first.line, index, first, groups))
+        if begun:
+            _, index, group, groups = heappop(begun)
+            yield group
+            if (following := next(groups, None)) is not None:
+                heappush(begun, (following.line, index, following, groups))
+
+
+def _first_line(part: Part) -> int:
+    """The input line that an output begins with, 0 where it has none."""
+    with faults(str(part.path)), closing(read_records(part.path, str(part.path))) as records:
+        first = next(records, None)
+        return 0 if first is None else first.line
 
 
 def _groups(part: Part) -> Iterator[_Group]:

@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -101,7 +101,7 @@ class Redone(NamedTuple):
     raw: bytes
 
 
-def read_records(output: Path, name: str) -> Iterator[Stored]:
+def read_records(output: Path, name: str) -> Generator[Stored, None, None]:
     """The whole records of an output, one at a time, without a torn last line.
 
     Torn is a last line with no newline or that is no JSON. Raises `OutputError` with the number of any other line that

@@ -47,14 +47,6 @@ class Cluster:
         validation.number("gpus_per_worker", self.gpus_per_worker, low=0)
 
 
-def check_extra() -> None:
-    """Raises `OptionError` where Ray is not installed."""
-    from importlib.util import find_spec
-
-    if any(find_spec(name) is None for name in ("ray", "pyarrow")) or find_spec("ray.data") is None:
-        raise OptionError("ray", "needs Ray Data: pip install 'lalign[ray]'")
-
-
 def run(
     source: Path,
     output: Path,
@@ -83,7 +75,6 @@ def run(
     Raises `LalignError`: `OutputError` where the folder is not empty, or was written with other settings or from other
     input, `InputError`, `ModelError`, `OptionError`.
     """
-    check_extra()
     from lalign.options import Execution
     from lalign.ray.align import Align
     from lalign.ray.files import input_paths
@@ -180,7 +171,8 @@ def _answer(files: Sequence[InputFile], form: Format, marks: Any, output: Path, 
         fn_constructor_kwargs=work.options,
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=work.cluster.workers),
+        # One block at a time: else the worker that is up first takes several, and others find none.
+        compute=ActorPoolStrategy(size=work.cluster.workers, max_tasks_in_flight_per_actor=1),
         num_gpus=work.cluster.gpus_per_worker or None,
     ).write_datasink(sink)
     return sink.counts
@@ -213,12 +205,14 @@ def _each(function: Callable[[Path, Format], T], paths: Sequence[Path], form: Fo
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[None]:
     """Connected to the cluster, unless this process is connected already."""
-    import ray
+    import ray.data
 
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray Data sets a level of its own on import. What Ray's core says goes past Python, to stderr.
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cluster.address == "local":
         # A worker takes a CPU by Ray's book, and reading and writing must find one too.

@@ -14,6 +14,10 @@ import torch
 from conftest import Lalign
 
 from lalign.aligner import Aligner
+from lalign.backends import open_backend
+from lalign.engine.vllm import process
+from lalign.engine.vllm.process import is_installed
+from lalign.models.loading import ModelOptions
 from lalign.options import Execution
 from lalign.results import Result
 
@@ -63,6 +67,21 @@ def test_bfloat16_begins_as_float32_does(tiny_folder: Path) -> None:
     assert same >= 0.9 * len(PROMPTS)
     means = [sum((one.summary or {})["kl_aligned_base_mean"] for one in some) / len(some) for some in (exact, rounded)]
     assert means[1] == pytest.approx(means[0], rel=0.2)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(DEVICE != "cuda" or not is_installed(), reason="needs a CUDA device and vLLM")
+def test_the_processor_of_vllm_s_second_runner_takes_the_tokens_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "PROCESSORS", {True: process.PROCESSORS[True]})  # vLLM must take none but this
+    options = {"max_model_len": "512", "gpu_memory_utilization": "0.3"}
+    backend = open_backend(ModelOptions(dtype="float32"), "vllm", options)
+    given: dict[str, Any] = {"principle": "Be kind.", "ratio": 2, "max_new_tokens": 16}
+    found = list(Aligner(backend).generate(PROMPTS[:8], **given))
+    expected = list(Aligner.from_pretrained(device=DEVICE, dtype="float32").generate(PROMPTS[:8], **given))
+    assert len(expected) == 8
+    assert tokens([one for one in found if isinstance(one, Result)]) == tokens(
+        [one for one in expected if isinstance(one, Result)]
+    )
 
 
 def test_bench_measures_the_device(lalign: Lalign) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import orjson
 import pytest
 from conftest import TinyTokenizer
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted import ScriptedBackend
 
 from lalign.aligner import Aligner
@@ -241,3 +244,37 @@ def test_the_output_of_a_whole_job_merges_alone(shards: Shards, merged: Path) ->
     single = shards.run("single.jsonl")
     merge_outputs([single], merged)
     assert merged.read_bytes() == single.read_bytes()
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """No more open files than there are, and twenty."""
+    resource = pytest.importorskip("resource", reason="needs limits of Unix")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with tempfile.TemporaryFile() as latest:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (latest.fileno() + 20, before[1]))
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def bare(line: int) -> bytes:
+    return b'{"line": %d, "response": ""}\n' % line
+
+
+def test_more_parts_than_may_be_open_are_merged(tmp_path: Path, merged: Path, few_files: None) -> None:
+    """As a cluster leaves them: each of some lines that follow one another, under names in no order."""
+    paths = [tmp_path / f"{(7 * first) % 101}.part" for first in range(100)]
+    for first, path in enumerate(paths):
+        path.write_bytes(bare(2 * first + 1) + bare(2 * first + 2))
+    merge_outputs(sorted(paths), merged)
+    assert merged.read_bytes() == b"".join(map(bare, range(1, 201)))
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
+def test_however_lines_lie_in_the_parts_they_are_merged(owners: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        paths = [Path(made) / f"{part}.jsonl" for part in range(6)]
+        for part, path in enumerate(paths):
+            path.write_bytes(b"".join(bare(line) for line, owner in enumerate(owners, 1) if owner == part))
+        merge_outputs(paths, Path(made) / "merged.jsonl")
+        assert (Path(made) / "merged.jsonl").read_bytes() == b"".join(map(bare, range(1, len(owners) + 1)))
