@@ -13,6 +13,7 @@ from tiny_gguf import EXACT
 
 from lalign.aligner import Aligner
 from lalign.backends import open_backend
+from lalign.cli.run import run
 from lalign.engine.torch_backend import TorchBackend
 from lalign.models.loading import LoadedModel, ModelOptions
 from lalign.models.location import default_model
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.real
 
 # Two engines round differently: where the two best tokens are this close, either may come first.
 TIE = 1e-3
+# And llama.cpp itself where a prompt is run in two parts, with activations of 8 bits and keys and values of 16.
+ROUNDING = 0.5
 PROMPTS = [
     record["prompt"]
     for record in map(orjson.loads, (SAMPLES / "prompts.jsonl").read_bytes().splitlines())
@@ -37,16 +40,30 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def as_float32(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model's weights, unpacked by llama.cpp."""
+# llama.cpp's names of whole files' types, and one that its tensors then have: those of 576 columns, of which neither
+# K-quants nor IQ4_XS can be, get the nearest type that can.
+TYPES = {
+    "MOSTLY_Q8_0": "Q8_0",
+    "MOSTLY_Q4_K_M": "Q4_K",
+    "MOSTLY_Q6_K": "Q6_K",
+    "MOSTLY_IQ4_NL": "IQ4_NL",
+    "MOSTLY_IQ4_XS": "IQ4_XS",
+}
+
+
+def requantised(kind: str, path: Path) -> Path:
+    """The embedded model's weights, of another type, by llama.cpp."""
     api = library().api
     parameters = api.llama_model_quantize_default_params()
-    parameters.ftype = 0  # all float32
+    parameters.ftype = getattr(api, f"LLAMA_FTYPE_{kind}")
     parameters.allow_requantize = True
-    path = tmp_path_factory.mktemp("float32") / "smol.gguf"
     assert not api.llama_model_quantize(default_model().encode(), str(path).encode(), parameters)
     return path
+
+
+@pytest.fixture(scope="module")
+def as_float32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return requantised("ALL_F32", tmp_path_factory.mktemp("float32") / "smol.gguf")
 
 
 def answers(aligner: Aligner, prompts: list[str], hh: str, **how: Any) -> list[Result]:
@@ -89,3 +106,45 @@ def test_the_embedded_file_answers_as_it_is(hh: str) -> None:
     assert aligner.backend.name.endswith(".gguf")
     (result,) = answers(aligner, ["What is the capital of Australia?"], hh)
     assert "Canberra" in result.response
+
+
+@pytest.mark.parametrize(("kind", "tensors"), TYPES.items())
+def test_quantised_files_give_the_tokens_of_a_plain_loop(kind: str, tensors: str, tmp_path: Path) -> None:
+    import gguf
+    from llama_cpp import Llama
+
+    path = requantised(kind, tmp_path / "smol.gguf")
+    assert tensors in {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    backend = open_backend(ModelOptions(name=str(path)), "llamacpp")
+    template, plain = PromptTemplate(backend.tokenizer), Llama(str(path), n_ctx=256, n_threads=1, verbose=False)
+    execution = Execution(batch_size=1, statistics="none")
+    for prompt in sorted(PROMPTS, key=len)[:2]:
+        (mine,) = Aligner(backend).generate([prompt], ratio=0, max_new_tokens=8, execution=execution)
+        assert isinstance(mine, Result)
+        plain.reset()
+        loop = plain.generate(template.token_ids([Message("user", prompt)]), temp=0.0, repeat_penalty=1.0)
+        for ours, theirs in zip(mine.token_ids, loop, strict=False):
+            if ours != theirs:  # behind a difference all may differ
+                logits = np.ctypeslib.as_array(plain._ctx.get_logits(), (plain.n_vocab(),))
+                assert 0 <= logits[theirs] - logits[ours] < ROUNDING
+                break
+
+
+def test_an_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--engine", "llamacpp", "--limit", "2", "--ratios", "0,2", "--one-user", "-q")
+    assert run(["eval", str(SAMPLES / "preferences.jsonl"), *asked]) == 0
+    out, err = capsys.readouterr()
+    found = orjson.loads(out)
+    assert [point["ratio"] for point in found["ratios"]] == [0, 2]
+    assert "llama" not in err
+
+
+@pytest.mark.parametrize("is_verbose", [True, False])
+def test_the_log_of_llama_cpp_goes_to_who_asks_for_it(capsys: pytest.CaptureFixture[str], is_verbose: bool) -> None:
+    asked = ("--ratio", "0", "--limit", "1", "--max-new-tokens", "1", "--engine", "llamacpp", "-q")
+    verbose = ("--verbose",) if is_verbose else ()
+    assert run(["generate", str(SAMPLES / "prompts.jsonl"), *asked, *verbose]) == 0
+    out, err = capsys.readouterr()
+    assert orjson.loads(out)["response"]
+    assert ("llama_model_loader" in err) is is_verbose
+    assert is_verbose or not err
