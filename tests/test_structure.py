@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "asking": {"aligner", "jobs", "records", "results"},
     "construction": {"asking", "records", "results"},
     "judging": {"asking", "evaluation", "jobs", "records", "results"},
-    "figures": {"asking", "evaluation", "judging", "method", "records", "results", "sweep"},
+    "figures": {"asking", "evaluation", "jobs", "judging", "method", "records", "results", "rewards", "sweep"},
     "ray": {"aligner", "backends", "jobs", "models", "records", "results"},
     "bench": {"aligner", "backends", "engine", "method", "models", "records", "results"},
     "lm_eval": {"engine", "method", "models", "records"},

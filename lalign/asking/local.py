@@ -36,6 +36,7 @@ class LocalModel:
         """As `Asker.fingerprint`."""
         return {
             "model": self._aligner.backend.fingerprint(),
+            "model_name": self._aligner.backend.name,
             **asdict(self._sampling),
             "stop": list(self._sampling.stop),
         }

@@ -64,8 +64,8 @@ def evaluate(
     """
     from lalign.evaluation.evaluation import table
     from lalign.evaluation.significance import check_extra
-    from lalign.figures.accuracy import plot_accuracy
-    from lalign.figures.canvas import About, plot_format
+    from lalign.figures.accuracy import about_evaluation, plot_accuracy
+    from lalign.figures.canvas import plot_format
 
     check_extra()
     if asked.plot is not None:
@@ -80,7 +80,7 @@ def evaluate(
     found = _one(wanted, asked, model, running)
     show(table(found))
     if asked.plot is not None:
-        about = About(found.model, () if wanted.principle is None else (wanted.principle,))
+        about = about_evaluation(found.model, wanted.principle)
         plot_accuracy(asked.plot, found.curves(), found.chance, f"n = {found.questions} questions", about)
     _print(found.to_dict())
     return 0

@@ -98,7 +98,7 @@ def _judge(
         "judge",
         collect,
     )
-    _report(written if path is None else list(read_judged(path)), judging)
+    _report(written if path is None else list(read_judged(path)), judging, path)
     return done.tell(f"{len(tasks)} matches")
 
 
@@ -117,13 +117,15 @@ def _count_votes(matches: list[Match], judging: JudgeArguments, output: ResultAr
     outcomes = [judged for _, judged, _ in merged]
     by_model = None if judging.compare is None else list(read_judged(judging.compare))
     found = agreements(voters, outcomes, by_model)
-    _report(outcomes, judging, {"agreement": [one.to_dict() for one in found]})
+    _report(outcomes, judging, invocation.path(output.output), {"agreement": [one.to_dict() for one in found]})
     for one in found:
         say(one.told())
     return 0
 
 
-def _report(judged: list[Judged], judging: JudgeArguments, more: dict[str, Any] | None = None) -> None:
+def _report(
+    judged: list[Judged], judging: JudgeArguments, output: Path | None, more: dict[str, Any] | None = None
+) -> None:
     """The table, and the files that go with it."""
     from lalign.judging.report import contest_reports, to_json
     from lalign.judging.table import contest_table
@@ -135,8 +137,9 @@ def _report(judged: list[Judged], judging: JudgeArguments, more: dict[str, Any] 
     show(contest_table(reports))
     if judging.plot is not None:
         from lalign.figures.contests import plot_contests
+        from lalign.figures.written import about
 
-        plot_contests(judging.plot, reports)
+        plot_contests(judging.plot, reports, about(output))
     if judging.summary is not None:
         data = orjson.dumps(
             {**to_json(reports), **(more or {})}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE

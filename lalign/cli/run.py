@@ -17,6 +17,7 @@ from lalign.cli import (  # noqa: F401, their commands declare themselves on imp
     judge,
     lm_eval,
     merge,
+    plot,
     score,
 )
 from lalign.cli.app import FAILED, USAGE, app

@@ -38,13 +38,17 @@ def score(files: ScoredFiles, *, scored: ScoreArguments, written: WrittenArgumen
         plot_format(scored.plot, page=False)
     _check(files, scored, written)
     if scored.reward_model is None:
-        rewards, status = _read(files), 0
+        from lalign.rewards.best import read_rewards
+
+        rewards, status = read_rewards(files), 0
     else:
         rewards, status = _score(files[0], scored.reward_model, scored, written)
     if scored.plot is not None:
         from lalign.figures.rewards import plot_rewards
+        from lalign.figures.written import about
 
-        plot_rewards(scored.plot, rewards)
+        said = about(*files) if scored.reward_model is None else about(invocation.path(written.output))
+        plot_rewards(scored.plot, rewards, said)
     if not scored.quiet:
         from lalign.figures.rewards import reward_table
 
@@ -86,21 +90,6 @@ def _check(files: Iterable[Path], scored: ScoreArguments, written: WrittenArgume
     check_paths(named, output, Named("plot", scored.plot))
     if scored.plot is not None:
         may_replace("plot", scored.plot, overwrite=written.overwrite)
-
-
-def _read(files: Iterable[Path]) -> dict[str, list[float]]:
-    """The rewards of each file, by the name that the figure gives it."""
-    from lalign.rewards.answers import read_answers
-    from lalign.rewards.best import reward_of
-
-    found: dict[str, list[float]] = {}
-    for file in files:
-        answers = (answer for answer in read_answers(invocation.path(file)) if not answer.failed)
-        rewards = [reward for answer in answers if (reward := reward_of(answer)) is not None]
-        if not rewards:
-            raise OptionError("plot", f"{file}: holds no rewards")
-        found[file.stem if file.stem not in found else str(file)] = rewards
-    return found
 
 
 def _score(

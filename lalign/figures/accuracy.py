@@ -71,3 +71,9 @@ def plot_accuracy(
         figure.legend([guess], [f"chance, {100 * chance:.0f} %"], loc="outside upper right", frameon=False)
         write_below(figure, caption)
         save(figure, path, "Accuracy over ratio", f"Accuracy over ratio of {', '.join(series)}. {caption}")
+
+
+def about_evaluation(model: str | None, principle: str | None) -> About:
+    """What the figure of an evaluation says: without a principle of the job's, that of each user is asked with."""
+    note = "principle: each user's preference" if principle is None else None
+    return About(model, () if principle is None else (principle,), note)

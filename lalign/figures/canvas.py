@@ -49,7 +49,7 @@ class About:
         """The line, with what was `counted` before the rest: "n = 32"."""
         parts = [counted]
         if self.model is not None:
-            parts.append(f"model {printable(Path(self.model).name)}")
+            parts.append(f"model {printable(Path(self.model).name.removesuffix('.gguf'))}")
         if self.principles:
             several = f" and {len(self.principles) - 1} more" if len(self.principles) > 1 else ""
             parts.append(f"principle “{shortened(' '.join(self.principles[0].split()), LONGEST_PRINCIPLE)}”{several}")

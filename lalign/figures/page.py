@@ -1,11 +1,13 @@
 """A sweep as one HTML page: the curves, the table, and every prompt's responses side by side, shaded by their KL.
 
-The page needs no network and no matplotlib. Texts travel as JSON and become text nodes, never markup; a policy in the
-page forbids all scripts but its own, and all requests.
+The page needs no network and no matplotlib. Texts travel as packed JSON and become text nodes, never markup; a policy
+in the page forbids all scripts but its own, and all requests.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import math
 import unicodedata
@@ -15,11 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import orjson
 from jinja2 import Environment, StrictUndefined
-from jinja2.utils import htmlsafe_json_dumps
 
 from lalign.errors import OutputError
-from lalign.figures.plot import PANELS, Panel, axis
+from lalign.figures.canvas import About, counted
+from lalign.figures.plot import MOST_BANDS, PANELS, Over, Panel, axis
 from lalign.method.recipe import Recipe
 from lalign.results import Failure, Result
 from lalign.sweep.curves import by_curve, has_several_recipes, labels
@@ -28,9 +31,10 @@ from lalign.sweep.metrics import PointSummary
 from lalign.sweep.table import columns
 
 Outcomes = Sequence[Result | Failure]
-MOST_PROMPTS = 200
-# About 15 MB of page.
+MOST_PROMPTS = 500
 MOST_TOKENS = 400_000
+# Of the data once they are packed; with the rest of the page less than 3 MB.
+MOST_BYTES = 2_800_000
 # Nats at which a token's shade grows deeper by one.
 SHADES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 # What a token decodes to when it is only a part of a character.
@@ -39,7 +43,13 @@ JOINERS = "\u200c\u200d"
 
 
 def write_report(
-    path: Path, summaries: Sequence[PointSummary], results_by_prompt: Iterable[tuple[str, Outcomes]], title: str
+    path: Path,
+    summaries: Sequence[PointSummary],
+    results_by_prompt: Iterable[tuple[str, Outcomes]],
+    title: str,
+    about: About | None = None,
+    *,
+    over: Over = "ratio",
 ) -> None:
     """Write the page of a sweep.
 
@@ -47,8 +57,10 @@ def write_report(
         path: of the file, written over.
         summaries: the points, in the order of the table.
         results_by_prompt: each prompt's text and what came of it at every point, with steps. Of these the first
-            `MOST_PROMPTS` are shown, or as many as have `MOST_TOKENS` tokens together; the page tells how many.
-        title: of the page.
+            `MOST_PROMPTS` are shown, or as many as have `MOST_TOKENS` tokens together and fit into `MOST_BYTES`; the
+            page tells how many.
+        title, about: what stands above all.
+        over: what the curves are drawn over, as in `plot.plot_sweep`.
 
     Raises `OutputError` where the file cannot be written, `ValueError` for a result without steps.
     """
@@ -57,18 +69,22 @@ def write_report(
     points = [point.alignment for point in summaries]
     several = has_several_recipes(points)
     sheets = list(_sheets(results_by_prompt, knee_points, labels(points)))
-    panels = [_panel(panel, summaries, marked, several) for panel in PANELS]
-    data = htmlsafe_json_dumps({"panels": panels, "prompts": sheets})
+    panels = [_panel(panel, summaries, marked, over) for panel in PANELS]
+    data, sheets = _packed(panels, sheets)
     source = files("lalign.figures").joinpath("page.html").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
     page = template.render(
         title=visible(title),
-        # Text in the data cannot hold the hash of the data, so no script in it passes for the page's own.
+        about=visible((about or About()).line(counted(point.responses for point in summaries))),
+        # Nothing in the data can hold the hash of the data, so no script in it passes for the page's own.
         nonce=hashlib.sha256(data.encode()).hexdigest(),
         data=data,
         columns=columns(summaries),
         rows=[(point, KNEE_MARK if point.alignment in knee_points else "") for point in summaries],
         several=several,
+        least=_least(points),
+        over_kl=over == "kl" or several,
+        whiskers=len(by_curve(summaries)) > MOST_BANDS,
         knee_rule=KNEE_RULE,
         knee_mark=KNEE_MARK,
         shortages=shortages(summaries),
@@ -80,6 +96,22 @@ def write_report(
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from None
+
+
+def _least(points: Sequence[Recipe]) -> str:
+    """What each response is held against, in words."""
+    least = min(points, key=lambda point: point.strength, default=None)
+    return "the base model" if least is None else f"{least.axis} {least.strength:g}"
+
+
+def _packed(panels: Sequence[Any], sheets: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """The data of the page, compressed, as letters; and those of the prompts for which there is room."""
+    while True:
+        data = orjson.dumps({"panels": panels, "prompts": sheets})
+        packed = base64.b64encode(gzip.compress(data, mtime=0)).decode()
+        if len(packed) <= MOST_BYTES or len(sheets) <= 1:
+            return packed, sheets
+        sheets = sheets[: max(1, min(len(sheets) - 1, len(sheets) * MOST_BYTES // len(packed)))]
 
 
 def visible(text: str) -> str:
@@ -96,9 +128,9 @@ def _escaped(character: str) -> str:
 
 
 def _panel(
-    panel: Panel, summaries: Sequence[PointSummary], marked: Mapping[str, PointSummary], several: bool
+    panel: Panel, summaries: Sequence[PointSummary], marked: Mapping[str, PointSummary], over: Over
 ) -> dict[str, Any]:
-    name, across = axis(panel, summaries)
+    name, across = axis(panel, summaries, over)
     curves = []
     for label, points in by_curve(summaries).items():
         curve: dict[str, Any] = {
@@ -106,7 +138,7 @@ def _panel(
             "axis": points[0].alignment.axis,
             "ratio": [point.alignment.strength for point in points],
         }
-        curve["x"] = [_rounded(across(point)) for point in points] if several else curve["ratio"]
+        curve["x"] = [_rounded(across(point)) for point in points]
         for bound in ("low", "mean", "high"):
             curve[bound] = [_rounded(panel.scale * getattr(panel.measure(point), bound)) for point in points]
         curve["knee"] = points.index(marked[label]) if label in marked else None
@@ -136,6 +168,7 @@ def _card(outcome: Result | Failure, knee_points: set[Recipe], names: Mapping[Re
         return {**where, "error": visible(f"{outcome.type}: {outcome.message}")}
     if outcome.steps is None or outcome.summary is None:
         raise ValueError("a report needs results with their steps")
+    spans = list(_spans(outcome.response, outcome.steps))
     return {
         "axis": outcome.alignment.axis,
         "ratio": f"{outcome.alignment.strength:g}",
@@ -145,7 +178,8 @@ def _card(outcome: Result | Failure, knee_points: set[Recipe], names: Mapping[Re
         "flipped": _rounded(100 * outcome.summary["flipped_share"]),
         "length": len(outcome.token_ids),
         "finish": outcome.finish_reason,
-        "spans": list(_spans(outcome.response, outcome.steps)),
+        "spans": spans,
+        "own": _own(outcome.response, outcome.steps["tokens"]),
     }
 
 
@@ -155,10 +189,20 @@ def _spans(response: str, steps: dict[str, Any]) -> Iterator[list[Any]]:
         yield [
             visible(text),
             _rounded(max(steps["kl_aligned_base"][tokens])),
-            _rounded(sum(steps["logprob_base"][tokens])),
-            _rounded(sum(steps["logprob_principle"][tokens])),
+            _rounded(sum(steps["logprob_base"][tokens]), 2),
+            _rounded(sum(steps["logprob_principle"][tokens]), 2),
             int(any(steps["flipped"][tokens])),
         ]
+
+
+def _own(response: str, tokens: Sequence[str]) -> int:
+    """How many pieces from the first are of the response, and no stop token after it."""
+    length = count = 0
+    for text, _ in pieces(tokens, response):
+        if length >= len(response):
+            break
+        length, count = length + len(text), count + 1
+    return count
 
 
 def pieces(tokens: Sequence[str], response: str) -> Iterator[tuple[str, slice]]:
@@ -185,6 +229,6 @@ def pieces(tokens: Sequence[str], response: str) -> Iterator[tuple[str, slice]]:
         yield response[cursor:] or BROKEN, slice(begin, len(tokens))
 
 
-def _rounded(value: float) -> float | None:
-    """Three decimals; None for what JSON cannot say."""
-    return round(float(value), 3) if math.isfinite(value) else None
+def _rounded(value: float, digits: int = 3) -> float | None:
+    """So many decimals; None for what JSON cannot say."""
+    return round(float(value), digits) if math.isfinite(value) else None

@@ -31,6 +31,7 @@ from lalign.sweep.metrics import Measure, PointSummary
 
 Over = Literal["ratio", "kl"]
 MOST_IN_LEGEND = 7
+KNEE = "knee: last before\ndegeneration; at\nthe end: none seen"
 MOST_MARKERS = 12
 # More bands than these would hide one another: whiskers, side by side, say the same.
 MOST_BANDS = 2
@@ -85,6 +86,8 @@ def plot_sweep(
     caption = (about or About()).line(counted(point.responses for points in groups.values() for point in points))
     with style():
         cells, legend, figure = _cells(len(PANELS) + len(qualities), width)
+        # The two log-probabilities share a scale, so that they compare.
+        cells[-1].sharey(cells[-2])
         for cell, quality in zip(cells, qualities, strict=False):
             draw_pareto(cell, quality, groups)
         for cell, panel, (name, across) in zip(cells[len(qualities) :], PANELS, axes_of, strict=True):
@@ -93,8 +96,6 @@ def plot_sweep(
                 _curve(cell, panel, across, points, marked.get(curve), look, shifts[look], len(groups))
             name_axes(cell, panel.title, panel.unit, name)
             set_ticks(cell, [across(point) for points in groups.values() for point in points])
-        # The two log-probabilities share a scale, so that they compare.
-        cells[-1].sharey(cells[-2])
         _legend(legend, list(groups), bool(marked), bool(qualities))
         write_below(figure, caption)
         shown = ", ".join([*(quality.title for quality in qualities), *(panel.title for panel in PANELS)])
@@ -166,7 +167,8 @@ def _curve(
     cell.plot(places, mean, color=colour, linestyle=DASHES[look], marker=MARKERS[look], markersize=3, markevery=every)
     if knee is not None:
         at = across(knee) + shift, panel.scale * panel.measure(knee).mean
-        cell.plot(*at, marker="o", markersize=8, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.1)
+        ring = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "markeredgecolor": colour}
+        cell.plot(*at, markeredgewidth=1.1, clip_on=False, **ring)
 
 
 def _legend(cell: Any, curves: Sequence[str], has_knee: bool, has_front: bool) -> None:
@@ -183,8 +185,10 @@ def _legend(cell: Any, curves: Sequence[str], has_knee: bool, has_front: bool) -
         entries.append(Line2D([], [], color="#777777", linestyle="", marker="|", label="middle half\nof responses"))
     if has_knee:
         ring = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "markeredgecolor": "#444444"}
-        entries.append(Line2D([], [], linestyle="", label="knee: last before\ndegeneration", **ring))
+        entries.append(Line2D([], [], linestyle="", label=KNEE, **ring))
     if has_front:
         entries.append(Line2D([], [], color="#777777", linewidth=0.8, label="Pareto front"))
     cell.set_axis_off()
-    cell.legend(handles=entries, loc="center left", bbox_to_anchor=(-0.2, 0.5), frameon=False, handlelength=2.4)
+    anchor = {"loc": "center left", "bbox_to_anchor": (-0.2, 0.5)}
+    # Not in the layout, in which it would make its whole column narrower.
+    cell.legend(handles=entries, frameon=False, handlelength=2.4, **anchor).set_in_layout(False)

@@ -11,10 +11,16 @@ from lalign.figures import page
 from lalign.figures.canvas import About, plot_format
 from lalign.figures.plot import plot_sweep
 from lalign.method.recipe import Recipe
-from lalign.records.parsing import Record
+from lalign.records.parsing import Message, Record
 from lalign.results import Failure, Result
 from lalign.sweep.metrics import SweepMetrics
 from lalign.sweep.table import table
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """What a page shows of a prompt: its text, or its turns where there are several."""
+    turns = [f"{turn.role}: {turn.content}" for turn in messages]
+    return messages[0].content if len(turns) == 1 else "\n\n".join(turns)
 
 
 class Sweep:
@@ -37,8 +43,7 @@ class Sweep:
         """Remember prompts for the page, while it has room."""
         for record in records:
             if self.is_page and len(self._prompts) < page.MOST_PROMPTS:
-                turns = [f"{turn.role}: {turn.content}" for turn in record.messages]
-                self._prompts[record.line] = record.messages[0].content if len(turns) == 1 else "\n\n".join(turns)
+                self._prompts[record.line] = conversation_text(record.messages)
 
     def on_outcomes(self, outcomes: Sequence[Result | Failure]) -> None:
         """Take outcomes into account."""
@@ -52,7 +57,7 @@ class Sweep:
         return table(self.figures.summaries())
 
     def draw(self, title: str, about: About | None = None) -> None:
-        """Write the plot: a page with a title, or a figure that says what it is `about`.
+        """Write the plot: a page with a title, or a figure; either says what it is `about`.
 
         Raises `OutputError` where the file cannot be written.
         """
@@ -62,4 +67,4 @@ class Sweep:
             plot_sweep(self.figures.summaries(), self.plotted, about)
             return
         shown = ((self._prompts[line], outcomes) for line, outcomes in sorted(self._outcomes.items()))
-        page.write_report(self.plotted, self.figures.summaries(), shown, title)
+        page.write_report(self.plotted, self.figures.summaries(), shown, title, about)

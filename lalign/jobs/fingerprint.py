@@ -33,6 +33,7 @@ def fingerprint(
         "torch": version("torch"),
         "transformers": version("transformers"),
         "model": aligner.backend.fingerprint(),
+        "model_name": aligner.backend.name,
         "system": system,
         "stats": statistics,
         "keep": keep,

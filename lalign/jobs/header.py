@@ -20,6 +20,8 @@ import orjson
 from lalign.errors import OutputError
 
 FORMAT = 2
+# What readers of an output are told, such as `lalign plot`, and no setting: a model is the same wherever it lies.
+TOLD = frozenset({"model_name"})
 _SHOWN = 40  # characters of a value in a message
 _ABSENT = object()
 
@@ -117,11 +119,16 @@ def write_header(output: Path, header: Header) -> None:
 
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """One phrase per setting that differs: `ratio: 3.0 in the output, 2.0 now`. Long values are shortened."""
+    """One phrase per setting that differs: `ratio: 3.0 in the output, 2.0 now`. Long values are shortened.
+
+    What is `TOLD` may differ.
+    """
     # What is stored went through JSON, where a tuple is a list and infinity is null.
     current = orjson.loads(_json(current))
     found = []
     for name in {**stored, **current}:
+        if name in TOLD:
+            continue
         old, new = stored.get(name, _ABSENT), current.get(name, _ABSENT)
         # 1 == 1.0 == True in Python, and JSON tells only the last apart by type.
         if old != new or isinstance(old, bool) != isinstance(new, bool):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
-from lalign.rewards.answers import Answer
+from lalign.errors import InputError
+from lalign.rewards.answers import Answer, read_answers
 
 
 def reward_of(answer: Answer) -> float | None:
@@ -18,6 +20,22 @@ def reward_of(answer: Answer) -> float | None:
     if isinstance(reward, bool) or not isinstance(reward, (int, float)) or not math.isfinite(reward):
         raise answer.error("reward: must be a finite number or null")
     return float(reward)
+
+
+def read_rewards(files: Iterable[Path]) -> dict[str, list[float]]:
+    """The rewards of each file, by its name without the ending, or by its path where several are called so.
+
+    Raises `InputError` where a file cannot be read, was not scored or holds no rewards.
+    """
+    found: dict[str, list[float]] = {}
+    for file in files:
+        source = None if str(file) == "-" else file
+        answers = (answer for answer in read_answers(source) if not answer.failed)
+        rewards = [reward for answer in answers if (reward := reward_of(answer)) is not None]
+        if not rewards:
+            raise InputError(f"{file}: holds no rewards")
+        found[file.stem if file.stem not in found else str(file)] = rewards
+    return found
 
 
 def best(answers: Iterable[Answer]) -> list[Answer]:

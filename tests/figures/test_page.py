@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import gzip
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -89,8 +93,8 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        if self.found and self.found[-1][1].get("type") == "application/json":
-            self.json += data
+        if self.found and self.found[-1][1].get("id") == "data":
+            self.json += gzip.decompress(base64.b64decode(data)).decode()
             self.found.append(("", {}))
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -238,15 +242,14 @@ def test_the_page_is_used_from_the_keyboard(tmp_path: Path, browse: Callable[[Pa
     failed = Failure(2, 2, "context_length", "the prompt is too long")
     path = tmp_path / "a.html"
     text = page(path, [sheet("First", "Hi", " there"), sheet("Second", "Ho", "!"), ("Third", [failed])])
-    nonce = re.search(r'<script nonce="(\w+)"', text)
-    assert nonce is not None
     # Types, and writes what it sees into the page.
     driver = """
       const seen = [];
       const press = key => (document.activeElement ?? document.body).dispatchEvent(
         new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
-      const focused = () => document.activeElement.textContent;
+      const focused = () => document.activeElement.querySelector("bdi").textContent;
       for (const key of ["j", "j", "k", "j", "j", "j"]) { press(key); seen.push(focused()); }
+      const third = document.activeElement.closest("details");
       document.activeElement.click();
       document.querySelector(".response").focus();
       for (const key of ["ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft"]) {
@@ -263,17 +266,161 @@ def test_the_page_is_used_from_the_keyboard(tmp_path: Path, browse: Callable[[Pa
       press("j");
       seen.push(focused());
       setTimeout(() => {
-        seen.push(document.querySelector("details:last-child p").textContent);
+        seen.push(third.querySelector("p").textContent);
         document.title = JSON.stringify(seen);
       }, 100);
     """
-    path.write_text(text.replace("</body>", f'<script nonce="{nonce[1]}">{{{driver}}}</script></body>'))
+    path.write_text(driven(text, driver))
     title = re.search(r"<title>(.*?)</title>", browse(path))
     assert title is not None
     assert json.loads(title[1]) == [
         *["First", "Second", "First", "Second", "Third", "Third"],
         *["“Hi”", "“there”", "“there”", "“Hi”"],
-        *["filter", "1 of 3 match"],
+        *["filter", "1 to 1 of 1 that match, of 3"],
         "Second",
         "context_length: the prompt is too long",
     ]
+
+
+def many(path: Path, prompts: int, tokens: int) -> str:
+    """A page of prompts whose tokens are no two alike, so that they compress as badly as any."""
+    drawn = np.random.default_rng(0)
+    words = ["".join(chr(97 + letter) for letter in drawn.integers(0, 26, 5)) for _ in range(5000)]
+    sheets: list[tuple[str, Outcomes]] = []
+    for number in range(prompts):
+        outcomes = []
+        for at in POINTS:
+            one = result(at, [f" {words[place]}" for place in drawn.integers(0, 5000, tokens)])
+            for name in ("kl_aligned_base", "logprob_base", "logprob_principle"):
+                one.steps[name][:] = drawn.exponential(1, tokens)  # type: ignore[index]
+            outcomes.append(
+                replace(one, line=number + 1, summary={**(one.summary or {}), "kl_aligned_base_mean": number})
+            )
+        sheets.append((f"Prompt {number}", outcomes))
+    return page(path, sheets)
+
+
+def test_five_hundred_prompts_are_a_page_of_less_than_three_megabytes(tmp_path: Path) -> None:
+    text = many(tmp_path / "a.html", 500, 30)
+    assert "All 500 prompts." in text
+    assert len(text.encode()) < 3_000_000
+
+
+def test_what_would_be_larger_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MOST_BYTES", 40_000)
+    text = many(tmp_path / "a.html", 40, 30)
+    kept = len(json.loads(Elements(text).json)["prompts"])
+    assert 5 < kept < 40
+    assert f"The first {kept} of 40 prompts." in text
+    assert len(text.encode()) < 40_000 + 40_000
+
+
+def driven(text: str, driver: str) -> str:
+    """The page with a script of its own that runs once the page is drawn."""
+    nonce = re.search(r'<script nonce="(\w+)"', text)
+    assert nonce is not None
+    script = f"""<script nonce="{nonce[1]}">document.addEventListener("drawn", async () => {{
+      const get = id => document.getElementById(id);
+      {driver}
+    }});</script></body>"""
+    return text.replace("</body>", script)
+
+
+def seen(text: str, path: Path, driver: str, dom: Callable[[Path], str]) -> list[object]:
+    """What a script in the page puts into `seen`."""
+    whole = f"""
+      const seen = [];
+      const choose = (id, value) => {{
+        get(id).value = value;
+        for (const kind of ["input", "change"]) get(id).dispatchEvent(new Event(kind));
+      }};
+      const prompts = () => [...document.querySelectorAll("#prompts > details bdi")].map(prompt => prompt.textContent);
+      {driver}
+      document.title = JSON.stringify(seen);
+    """
+    path.write_text(driven(text, whole))
+    document = dom(path)
+    assert "CONSOLE" not in document
+    title = re.search(r"<title>(.*?)</title>", document)
+    assert title is not None
+    return list(json.loads(unescape(title[1])))
+
+
+@in_browser
+def test_hundreds_of_prompts_are_filtered_sorted_and_paged(tmp_path: Path, browse: Callable[[Path], str]) -> None:  # noqa: F811
+    driver = """
+      seen.push(prompts().length, get("count").textContent);
+      document.querySelector(".next").click();
+      seen.push(prompts()[0]);
+      choose("sort", "kl");
+      seen.push(prompts()[0]);
+      choose("sort", "-kl");
+      seen.push(prompts()[0]);
+      choose("filter", "prompt 49");
+      seen.push(prompts(), get("count").textContent);
+      get("all").click();
+      seen.push(document.querySelectorAll("#prompts > details[open] .point").length, get("all").textContent);
+      get("all").click();
+      seen.push(document.querySelectorAll("#prompts > details[open]").length);
+    """
+    found = seen(many(tmp_path / "a.html", 500, 4), tmp_path / "b.html", driver, browse)
+    matching = [f"Prompt {number}" for number in (49, *range(490, 500))]
+    assert found == [
+        *[25, "1 to 25 of 500", "Prompt 25", "Prompt 499", "Prompt 0"],
+        *[matching, "1 to 11 of 11 that match, of 500", 33, "Close all", 0],
+    ]
+
+
+@in_browser
+def test_what_differs_from_ratio_0_is_marked_and_the_data_are_saved(
+    tmp_path: Path,
+    browse: Callable[[Path], str],  # noqa: F811
+) -> None:
+    texts = (["The", " cat", " sat", " down"], ["The", " old", " cat", " down"], ["The", " cat", " sat", " down"])
+    outcomes = [result(at, tokens) for at, tokens in zip(POINTS, texts, strict=True)]
+    text = page(tmp_path / "a.html", [('Hello, "you"?', outcomes)])
+    driver = """
+      choose("mark", "new");
+      seen.push([...document.querySelectorAll("#prompts.new .n")].map(span => span.textContent));
+      const saved = {};
+      URL.createObjectURL = blob => { saved.blob = blob; return "blob:null/0"; };
+      HTMLAnchorElement.prototype.click = function () { saved.name = this.download; };
+      for (const id of ["save-responses", "save-points"]) {
+        get(id).click();
+        seen.push(saved.name, await saved.blob.text());
+      }
+    """
+    marked, lines_name, lines, table_name, table = seen(text, tmp_path / "b.html", driver, browse)
+    assert marked == [" old"]
+    assert (lines_name, table_name) == ("responses.jsonl", "points.csv")
+    saved = [json.loads(line) for line in str(lines).splitlines()]
+    assert [(one["ratio"], one["response"]) for one in saved] == [(n, "".join(texts[n])) for n in range(3)]
+    assert {one["prompt"] for one in saved} == {'Hello, "you"?'}
+    rows = list(csv.reader(str(table).splitlines()))
+    assert rows[0][:3] == ["curve", "ratio", "KL(aligned ‖ base), nats per token: mean"]
+    assert [row[1:3] for row in rows[1:]] == [["0", "0"], ["1", "0.5"], ["2", "1"]]
+
+
+@in_browser
+@pytest.mark.parametrize(("width", "first"), [(390, "responses"), (1280, "curves")])
+def test_a_phone_has_the_responses_first_and_nothing_beside_the_screen(
+    width: int,
+    first: str,
+    tmp_path: Path,
+    browse: Callable[[Path], str],  # noqa: F811
+) -> None:
+    text = page(tmp_path / "a.html", [sheet("Hello?" * 40, "Hi", " there")])
+    driver = """
+      const top = id => get(id).getBoundingClientRect().top, root = document.documentElement;
+      const [first] = ["responses", "curves", "points"].sort((one, other) => top(one) - top(other));
+      parent.postMessage([innerWidth, first, root.scrollWidth - root.clientWidth], "*");
+    """
+    (tmp_path / "b.html").write_text(driven(text, driver))
+    # A window of Chromium's is no narrower than 500 points, a frame is.
+    (tmp_path / "frame.html").write_text(
+        f"""<title></title><iframe src="b.html" style="border:0;width:{width}px;height:800px"></iframe>
+        <script>onmessage = event => {{ document.title = JSON.stringify(event.data); }};</script>"""
+    )
+    title = re.search(r"<title>(.*?)</title>", browse(tmp_path / "frame.html"))
+    assert title is not None
+    assert json.loads(unescape(title[1])) == [width, first, 0]

@@ -14,10 +14,13 @@ import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lalign.errors import OptionError, OutputError
 from lalign.figures.accuracy import plot_accuracy
 from lalign.figures.canvas import COLOURS, WIDTHS, About, Width, plot_format
+from lalign.figures.pareto import front
 from lalign.figures.plot import PANELS, plot_sweep
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipes import RECIPES
@@ -238,3 +241,14 @@ def test_matplotlib_is_loaded_only_to_draw() -> None:
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"nowhere.*No such file"):
         plot_sweep(SWEEP, tmp_path / "nowhere" / "sweep.png")
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=12))
+def test_the_front_is_what_nothing_outdoes(points: list[tuple[float, float]]) -> None:
+    kept = front(points)
+    assert kept == sorted(kept)
+
+    def outdone(point: tuple[float, float]) -> bool:
+        return any(cost <= point[0] and gain >= point[1] and (cost, gain) != point for cost, gain in points)
+
+    assert set(kept) == {point for point in points if not outdone(point)}

@@ -25,6 +25,7 @@ from lalign.cli.arguments.measuring import (
     SweepArguments,
 )
 from lalign.cli.arguments.model import ModelArguments
+from lalign.cli.arguments.plotting import PlotArguments, PlottedFiles
 from lalign.cli.arguments.running import DebugFlag, RunArguments
 from lalign.cli.arguments.sampling import SampleArguments, SamplingArguments
 from lalign.cli.arguments.scoring import ScoreArguments, ScoredFile, ScoredFiles, WrittenArguments
@@ -48,6 +49,8 @@ __all__ = [
     "ModelArguments",
     "OutputArguments",
     "OutputFiles",
+    "PlotArguments",
+    "PlottedFiles",
     "RecipesArguments",
     "ResultArguments",
     "RunArguments",
