@@ -22,6 +22,7 @@ from lalign.cli import construct as construction
 from lalign.cli import evaluate as evaluation
 from lalign.cli import judge as judge_command
 from lalign.cli import merge as merge_command
+from lalign.cli import plot as plotting
 from lalign.cli import score as scoring
 from lalign.cli.app import app
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "generate": commands.generate,
     "sweep": commands.sweep,
     "eval": evaluation.evaluate,
+    "plot": plotting.plot,
     "bench": bench_command.bench,
     "recipes": commands.list_recipes,
     "cache": cache.cache,
@@ -52,6 +54,7 @@ SECTIONS = {
     "Ray": arguments.ClusterArguments,
     "Points of a sweep": arguments.SweepArguments,
     "Evaluation": arguments.EvalArguments,
+    "Figures": arguments.PlotArguments,
     "Benchmark": arguments.BenchArguments,
     "Cache": arguments.CacheArguments,
     "Merging": arguments.MergeArguments,

@@ -31,7 +31,7 @@ from lalign.sweep.metrics import Measure, PointSummary
 
 Over = Literal["ratio", "kl"]
 MOST_IN_LEGEND = 7
-KNEE = "knee: last before\ndegeneration; at\nthe end: none seen"
+KNEE = "knee: last before\ndegeneration; at\nthe end: no sign"
 MOST_MARKERS = 12
 # More bands than these would hide one another: whiskers, side by side, say the same.
 MOST_BANDS = 2
@@ -189,6 +189,6 @@ def _legend(cell: Any, curves: Sequence[str], has_knee: bool, has_front: bool) -
     if has_front:
         entries.append(Line2D([], [], color="#777777", linewidth=0.8, label="Pareto front"))
     cell.set_axis_off()
-    anchor = {"loc": "center left", "bbox_to_anchor": (-0.2, 0.5)}
+    anchor = {"loc": "center left", "bbox_to_anchor": (-0.42, 0.5), "handletextpad": 0.5}
     # Not in the layout, in which it would make its whole column narrower.
-    cell.legend(handles=entries, frameon=False, handlelength=2.4, **anchor).set_in_layout(False)
+    cell.legend(handles=entries, frameon=False, handlelength=2.0, **anchor).set_in_layout(False)
