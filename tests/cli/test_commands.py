@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import pytest
 import typer
+from browser import page_data
 from conftest import SAMPLES, Finished, Lalign, Pipe
 
 import lalign as package
@@ -459,7 +460,7 @@ class TestSweep:
         assert shown == 2 * [(recipe, ratio) for recipe in ("lalign", "opad", "amulet") for ratio in (0, 1)]
         assert [record["alignment"].get("p") for record in finished.records[:3]] == [1.5, 1.5, None]
         assert finished.err.splitlines()[0].split()[:3] == ["recipe", "p", "ratio"]
-        assert "lalign, p = 1.5" in (tmp_path / "sweep.html").read_text()
+        assert "lalign, p = 1.5" in str(page_data(tmp_path / "sweep.html")["panels"])
         alone = lalign("sweep", *lalign.tiny, "in.jsonl", "--recipe", "opad", "--ratios", "0,1").records
         assert [record["response"] for record in alone] == [
             record["response"] for record in finished.records if record["alignment"]["recipe"] == "opad"

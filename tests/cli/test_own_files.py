@@ -12,6 +12,7 @@ import orjson
 import pyarrow
 import pyarrow.parquet
 import pytest
+from browser import page_data
 from conftest import Finished, Lalign, Pipe
 
 from lalign.judging.answers import read_contestant
@@ -261,7 +262,7 @@ class TestPrefill:
     def test_is_shown_on_the_page_of_a_sweep(self, lalign: Lalign, tmp_path: Path) -> None:
         given = ("--ratios", "0,2", "--prefill", "Well, ", "--plot", "page.html")
         assert lalign("sweep", *lalign.tiny, *given, stdin=lines({"prompt": "Why?"})).status == 0
-        assert "assistant: Well, " in (tmp_path / "page.html").read_text()
+        assert "assistant: Well, " in str(page_data(tmp_path / "page.html")["prompts"])
 
     def test_a_blank_one_is_refused(self, lalign: Lalign) -> None:
         assert told(lalign.generate("--prefill", " ", stdin=lines({"prompt": "Hi"}))) == "--prefill: is empty"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
-import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import orjson
 import pytest
+from browser import page_data
 from conftest import Lalign
 
 from lalign.figures.page import visible
@@ -30,12 +27,6 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def words(path: Path) -> str:
     return " ".join(" ".join(ElementTree.parse(path).getroot().itertext()).split())
-
-
-def page_data(path: Path) -> Any:
-    packed = re.search(r'id="data">([^<]*)<', path.read_text())
-    assert packed is not None
-    return json.loads(gzip.decompress(base64.b64decode(packed[1])))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from browser import page_data
 
 from lalign.aligner import Aligner
 from lalign.engine.torch_backend import TorchBackend
@@ -80,7 +81,7 @@ def test_the_page_shows_the_prompts_that_were_heard(tiny: LoadedModel, tmp_path:
     sweep.on_outcomes(run(tiny, POINTS, Sampling(max_new_tokens=4)))
     assert sweep.table().row_count == len(POINTS)
     sweep.draw("a sweep")
-    assert "Name 3 of them." in page.read_text()
+    assert "Name 3 of them. Now. Now. Now." in [sheet["prompt"] for sheet in page_data(page)["prompts"]]
 
 
 def test_a_plot_of_an_unknown_kind_is_refused_at_once() -> None:
