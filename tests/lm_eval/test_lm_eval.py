@@ -11,7 +11,9 @@ import pytest
 import torch
 from conftest import Lalign, TinyModel, TinyTokenizer
 
-lm_eval = pytest.importorskip("lm_eval")
+# Not `lm_eval` alone: this folder has that name, and would be found in its place.
+pytest.importorskip("lm_eval.api", reason="needs lm-evaluation-harness: pip install 'lalign[lm-eval]'")
+import lm_eval  # noqa: E402
 
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
