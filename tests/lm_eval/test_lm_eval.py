@@ -13,17 +13,16 @@ from conftest import Lalign, TinyModel, TinyTokenizer
 
 # Not `lm_eval` alone: this folder has that name, and would be found in its place.
 pytest.importorskip("lm_eval.api", reason="needs lm-evaluation-harness: pip install 'lalign[lm-eval]'")
-import lm_eval  # noqa: E402
+import lm_eval
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
-from lm_eval.api.instance import Instance  # noqa: E402
-from lm_eval.models.huggingface import HFLM  # noqa: E402
-from lm_eval.tasks import TaskManager  # noqa: E402
-
-from lalign.cli.run import run  # noqa: E402
-from lalign.errors import LalignError, OptionError  # noqa: E402
-from lalign.lm_eval import AlignedLM  # noqa: E402
-from lalign.method.recipes import RECIPES, recipe_of  # noqa: E402
-from lalign.models.loading import LoadedModel  # noqa: E402
+from lalign.cli.run import run
+from lalign.errors import LalignError, OptionError
+from lalign.lm_eval import AlignedLM
+from lalign.method.recipes import RECIPES, recipe_of
+from lalign.models.loading import LoadedModel
 
 PRINCIPLE = "Answer as a pirate does, and be brief."
 QUESTIONS = [
