@@ -13,9 +13,10 @@ from lalign.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
 _CSV = 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(sys.stdin, dialect="{}")]'
+# Read whole first: pyarrow's threads, where they read from Python, may end the process with an error.
 _PARQUET = (
-    "import json, sys, pyarrow.parquet as p; "
-    "[print(json.dumps(row, default=str)) for row in p.read_table(sys.stdin.buffer).to_pylist()]"
+    "import json, sys, pyarrow, pyarrow.parquet as p; data = pyarrow.BufferReader(sys.stdin.buffer.read()); "
+    "[print(json.dumps(row, default=str)) for row in p.read_table(data).to_pylist()]"
 )
 
 
