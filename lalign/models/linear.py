@@ -1,8 +1,9 @@
 """Linear layers with their weights reordered once for oneDNN (design section 8).
 
-On a CPU, `F.linear` packs its weight anew at every call, which at the few rows of a decoding step costs more than
-the product itself. The operator that takes a packed weight is one torch's own compiler uses; where a build of torch
-lacks it, models keep their stock layers.
+On a CPU without AVX-512, `F.linear` packs its weight anew at every call, which at the few rows of a decoding step costs
+more than the product itself. The operator that takes a packed weight is one torch's own compiler uses; where a build of
+torch lacks it, models keep their stock layers. With AVX-512 they keep them too in float32: there MKL's products are
+faster than packed ones at few rows, and as fast at many.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lalign.models.joined import join_siblings
-from lalign.models.mapped import MappedFiles
+from lalign.models.mapped import MappedFiles, move_weights
 
 REORDERED_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -79,13 +80,21 @@ def reorder_linears(model: nn.Module) -> int:
             for place, weight in weights.items():
                 if place not in kept and uses[place] == 1:
                     files.give_back(weight)
-    for parameter in model.parameters():
-        parameter.data = files.moved(parameter.data)
+    move_weights(model)
     return replaced
 
 
-def reorder_if_possible(model: Any) -> Any:
-    """The model with reordered weights where that helps; else as it is."""
+def reordering_helps(dtype: torch.dtype) -> bool:
+    """Whether packed weights are faster on this CPU. It depends on the machine alone, so that runs on it are alike."""
+    mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return not (dtype == torch.float32 and mkl and torch.backends.cpu.get_cpu_capability() == "AVX512")
+
+
+def settle_weights(model: Any) -> Any:
+    """The model with its weights as products on this machine want them, none a view of a mapped file on a CPU."""
     if can_reorder(model.device, model.dtype):
-        reorder_linears(model)
+        if reordering_helps(model.dtype):
+            reorder_linears(model)
+        else:
+            move_weights(model)
     return model

@@ -14,7 +14,7 @@ from lalign.engine.interface import Limits
 from lalign.errors import ModelError, OptionError, first_line
 from lalign.models.adapter import merged, refuse_unreadable, tokenizer_folder
 from lalign.models.conversion import converted, file_digest
-from lalign.models.linear import reorder_if_possible
+from lalign.models.linear import settle_weights
 from lalign.models.location import DEFAULT_HUB_ID, adapter_base, default_model, gguf_file, refuse_unsafe_files
 from lalign.models.support import context, refuse_misfits, refuse_unsupported
 
@@ -30,8 +30,8 @@ class ModelOptions:
     name: a hub id, a folder or a .gguf file; None for the default model. device: "auto" or what torch takes.
     dtype: "auto" (float32 on CPU, bfloat16 on CUDA, float16 on MPS), "float32", "bfloat16" or "float16".
     device_map: as in transformers, None for one device. allow_pickle, trust_remote_code: off unless asked for.
-    compile: decoding steps run through torch.compile, with the weights as they are; without it they are reordered for
-    oneDNN on a CPU, which torch's compiler cannot look into.
+    compile: decoding steps run through torch.compile, with the weights as they are; without it they may be reordered
+    for oneDNN on a CPU, which torch's compiler cannot look into.
     """
 
     name: str | None = None
@@ -125,7 +125,7 @@ def load(options: ModelOptions) -> LoadedModel:
     refuse_misfits(vocabulary, model.generation_config.eos_token_id, tokenizer, name)
     parameters = _multiplied(model)
     if not options.compile:
-        model = reorder_if_possible(model)
+        model = settle_weights(model)
     check_rows(model, name)
     # The default model's file lies somewhere within an installation, which is nobody's concern.
     adapter = None if base is None else name

@@ -1,4 +1,4 @@
-"""Memory of weights that are mapped from a file, given back as soon as they are packed (design section 7).
+"""Memory of weights that are mapped from a file, given back as soon as they are copied or packed (design section 7).
 
 Pages of a mapped file count as the process's own memory once they are read, and stay until all of the file is let go.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MAPS = Path("/proc/self/maps")
 # Elements copied at a time.
@@ -49,6 +49,13 @@ class MappedFiles:
             whole.copy_(part)
             self.give_back(part)
         return copy
+
+
+def move_weights(model: nn.Module) -> None:
+    """Copy all weights out of mapped files, one at a time: a file that is changed later changes no answer."""
+    files = MappedFiles()
+    for parameter in model.parameters():
+        parameter.data = files.moved(parameter.data)
 
 
 def _file_ranges() -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ from lalign.bench.measuring import Machine, measure_machine
 from lalign.engine.interface import Point, Request
 from lalign.engine.torch_backend import TorchBackend
 from lalign.method.linear_alignment import Alignment
-from lalign.models.linear import reorder_if_possible
+from lalign.models.linear import settle_weights
 from lalign.models.loading import LoadedModel, ModelOptions, load
 from lalign.options import Execution, Sampling
 
@@ -157,7 +157,7 @@ def with_vocabulary(loaded: LoadedModel, size: int) -> LoadedModel:
     config = type(loaded.model.config).from_dict({**loaded.model.config.to_dict(), "vocab_size": size})
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
     parameters = model.num_parameters()
-    return replace(loaded, model=reorder_if_possible(model), parameters=parameters)
+    return replace(loaded, model=settle_weights(model), parameters=parameters)
 
 
 def table(found: list[Reading]) -> str:

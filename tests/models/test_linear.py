@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from lalign.models import linear
-from lalign.models.linear import ReorderedLinear, can_reorder, reorder_if_possible, reorder_linears
+from lalign.models.linear import ReorderedLinear, can_reorder, reorder_linears, reordering_helps, settle_weights
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -129,7 +129,7 @@ def test_without_the_operators_a_model_keeps_its_stock_layers(
     monkeypatch.setattr(linear, "torch", Torch())
     model = tiny_model("llama")
     assert not can_reorder(CPU, torch.float32)
-    assert reorder_if_possible(model) is model
+    assert settle_weights(model) is model
     assert not any(isinstance(module, ReorderedLinear) for module in model.modules())
     assert any(type(module) is nn.Linear for module in model.modules())
 
@@ -146,3 +146,34 @@ def test_weights_of_other_devices_and_types_are_not_reordered(device: str, dtype
 def test_bfloat16_is_packed_where_the_cpu_can_do_it(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
     assert can_reorder(CPU, torch.bfloat16) is (supported and can_reorder(CPU, torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "packed"),
+    [
+        ("AVX2", torch.float32, True),
+        ("AVX512", torch.float32, False),
+        ("AVX512", torch.bfloat16, True),
+        ("DEFAULT", torch.float32, True),
+    ],
+)
+def test_float32_is_left_to_mkl_where_there_is_avx512(
+    capability: str, dtype: torch.dtype, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    assert reordering_helps(dtype) is packed
+
+
+@needs_operators
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_a_model_that_is_settled_gives_the_same_logits(
+    capability: str, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    stock, model = tiny_model("llama"), settle_weights(tiny_model("llama"))
+    assert any(isinstance(module, nn.Linear) for module in model.modules()) is (capability == "AVX512")
+    ids = torch.arange(5, 35).reshape(2, 15)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)

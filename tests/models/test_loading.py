@@ -83,7 +83,10 @@ def test_a_folder_is_loaded_as_transformers_saved_it(folder: Path, tiny_model: T
 
 
 @pytest.mark.parametrize("compile", [True, False])
-def test_weights_are_reordered_unless_steps_are_to_be_compiled(folder: Path, compile: bool) -> None:
+def test_weights_are_reordered_where_that_helps_unless_steps_are_to_be_compiled(
+    folder: Path, compile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     loaded = load(ModelOptions(name=str(folder), compile=compile))
     reordered = not compile and can_reorder(loaded.model.device, loaded.model.dtype)
     assert type(loaded.model.lm_head) is (ReorderedLinear if reordered else nn.Linear)
