@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,31 +150,47 @@ def test_bfloat16_is_packed_where_the_cpu_can_do_it(supported: bool, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("capability", "dtype", "packed"),
+    ("maker", "capability", "dtype", "packed"),
     [
-        ("AVX2", torch.float32, True),
-        ("AVX512", torch.float32, False),
-        ("AVX512", torch.bfloat16, True),
-        ("DEFAULT", torch.float32, True),
+        ("GenuineIntel", "AVX2", torch.float32, True),
+        ("GenuineIntel", "AVX512", torch.float32, False),
+        ("GenuineIntel", "AVX512", torch.bfloat16, True),
+        ("GenuineIntel", "DEFAULT", torch.float32, True),
+        ("AuthenticAMD", "AVX512", torch.float32, True),
+        ("AuthenticAMD", "AVX2", torch.float32, True),
     ],
 )
-def test_float32_is_left_to_mkl_where_there_is_avx512(
-    capability: str, dtype: torch.dtype, packed: bool, monkeypatch: pytest.MonkeyPatch
+def test_float32_is_left_to_mkl_on_intels_cpus_with_avx512(
+    maker: str, capability: str, dtype: torch.dtype, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cpus = tmp_path / "cpuinfo"
+    cpus.write_text(f"processor\t: 0\nvendor_id\t: {maker}\n")
+    monkeypatch.setattr(linear, "CPUS", cpus)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert reordering_helps(dtype) is packed
 
 
-@needs_operators
-@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
-def test_a_model_that_is_settled_gives_the_same_logits(
-    capability: str, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("processor", "intel"),
+    [("Intel64 Family 6 Model 140 Stepping 1, GenuineIntel", True), ("AMD64 Family 25, AuthenticAMD", False), ("", False)],
+)
+def test_without_proc_the_system_is_asked_whose_cpu_it_is(
+    processor: str, intel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(linear, "CPUS", tmp_path / "none")
+    monkeypatch.setattr(linear.platform, "processor", lambda: processor)
+    assert linear.made_by_intel() is intel
+
+
+@needs_operators
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_model_that_is_settled_gives_the_same_logits(
+    packed: bool, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "reordering_helps", lambda dtype: packed)
     stock, model = tiny_model("llama"), settle_weights(tiny_model("llama"))
-    assert any(isinstance(module, nn.Linear) for module in model.modules()) is (capability == "AVX512")
+    assert any(isinstance(module, nn.Linear) for module in model.modules()) is not packed
     ids = torch.arange(5, 35).reshape(2, 15)
     with torch.inference_mode():
         torch.testing.assert_close(model(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)
