@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,7 +15,7 @@ NAMES = (1,)  # of the columns, those that are words
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Runs, what their names mean, and ratios. Medians, with the spread in brackets; no figure is ever broken."""
+    """Runs, what their names mean, and ratios if there are any: medians, their spread in brackets; no figure is broken."""
     model = found["model"]
     title = ", ".join(text for text in (model["model"], model["device"], model["dtype"]) if text)
     runs = _table(title)
@@ -32,10 +32,9 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     ratios.add_column("batch", justify="right", no_wrap=True)
     ratios.add_column("")
     ratios.add_column("ratio", justify="right", no_wrap=True)
-    for size, by_name in found["ratios"].items():
-        for name, value in by_name.items():
-            ratios.add_row(size, Text(name), Text(_spread(value)))
-    return [runs, legend, ratios]
+    for cells in _ratios(found):
+        ratios.add_row(*map(Text, cells))
+    return [runs, legend, ratios] if ratios.row_count else [runs, legend]
 
 
 def _table(title: str) -> Table:
@@ -48,9 +47,9 @@ def markdown(found: Mapping[str, Any]) -> str:
         *_markdown([heading.replace("\n", ", ") for heading in HEADINGS], NAMES, _runs(found)),
         "",
         *(f"- `{name}`: {meaning}" for name, meaning in _legend(found)),
-        "",
-        *_markdown(["batch", "ratio, within each round", ""], NAMES, _ratios(found)),
     ]
+    if ratios := list(_ratios(found)):
+        parts += ["", *_markdown(["batch", "ratio, within each round", ""], NAMES, ratios)]
     return "\n".join(parts) + "\n"
 
 
@@ -84,7 +83,7 @@ def _legend(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "equal", "responses that are token for token those of another way"
 
 
-def _markdown(headings: Sequence[str], names: Sequence[int], rows: Iterator[list[str]]) -> list[str]:
+def _markdown(headings: Sequence[str], names: Sequence[int], rows: Iterable[list[str]]) -> list[str]:
     rule = [":--" if place in names else "--:" for place in range(len(headings))]
     return [f"| {' | '.join(cells)} |" for cells in (list(headings), rule, *rows)]
 

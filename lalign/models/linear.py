@@ -1,9 +1,9 @@
 """Linear layers with their weights reordered once for oneDNN (design section 8).
 
 `F.linear` packs its weight anew at every call, which at the few rows of a decoding step costs more than the product
-itself. The operator that takes a packed weight is one torch's own compiler uses; where a build of torch lacks it, models
-keep their stock layers. Intel's CPUs with AVX-512 keep them too in float32: there MKL's products are faster than packed
-ones at few rows, and as fast at many. On AMD's, with AVX-512 or without, MKL's take two to three times as long.
+itself. The operator that takes a packed weight is one torch's own compiler uses; where a build of torch lacks it,
+models keep their stock layers. On Intel's CPUs with AVX-512 they keep them too in float32: there MKL's products are
+faster than packed ones at few rows, and as fast at many. On AMD's MKL's take two to three times as long.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ RUNS = {
     ),
     "many": (
         *("--batch-sizes", "16,32", "--limit", "32", "--max-new-tokens", "24", "--repeats", "2", "--contenders"),
-        "base,aligned,no-support,stock,guided,llamacpp-base,llamacpp-aligned,vllm-aligned,vllm-stock",
+        "base,principle,aligned,no-stats,no-support,stock,guided,llamacpp-base,llamacpp-aligned,vllm-aligned,vllm-stock",
     ),
 }
 

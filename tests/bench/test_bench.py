@@ -154,6 +154,13 @@ def test_tables_as_markdown_have_every_row() -> None:
         assert any(line.startswith(f"- `{row.name}`: ") for line in lines)
 
 
+def test_where_no_ratio_can_be_told_there_is_no_table_of_them() -> None:
+    alone = tuple(row for row in ALL if row.name == BASE)
+    found = report(alone, {(4, BASE): [measurement(1.0)]}, 1, FACTS)
+    assert len(tables(found)) == 2
+    assert "ratio, within each round" not in markdown(found)
+
+
 def test_lalign_and_stock_give_the_same_tokens(tiny: LoadedModel, work: Work) -> None:
     backend = TorchBackend(tiny)
     aligner, asked = Aligner(backend), prompts(backend, work)
