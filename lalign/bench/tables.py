@@ -15,7 +15,7 @@ NAMES = (1,)  # of the columns, those that are words
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Runs, what their names mean, and ratios if there are any: medians, their spread in brackets; no figure is broken."""
+    """Runs, what their names mean, and ratios if there are any: medians, their spread in brackets, no figure broken."""
     model = found["model"]
     title = ", ".join(text for text in (model["model"], model["device"], model["dtype"]) if text)
     runs = _table(title)
