@@ -183,5 +183,7 @@ def _failure(answer: Answer) -> Failure:
     error, point = answer.record["error"], answer.record.get("alignment")
     if not isinstance(error, dict):
         raise answer.error("error: is not as lalign writes it")
+    if point is not None and not isinstance(point, dict):
+        raise answer.error("alignment: is not as lalign writes it")
     where = {name: math.inf if value == "inf" else value for name, value in point.items()} if point else None
     return Failure(answer.id, answer.line, str(error.get("type")), str(error.get("message")), where)

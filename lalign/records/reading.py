@@ -19,7 +19,8 @@ class Reading:
     prompt_field: the field with the prompt, a text or a list of messages.
     messages_field: the field with the conversation, of `role` and `content` or of `from` and `value`.
     id_field: the field with the record's id.
-    principles: makes the texts of the principles of a record's fields; empty where they are the job's.
+    principles: makes the texts of the principles of a record's fields; empty where they are the job's. contrast,
+        system: likewise that of the base twin, and the system message of a record that has none.
 
     Raises `OptionError` where several say where the prompt is.
     """
@@ -29,6 +30,8 @@ class Reading:
     messages_field: str | None = None
     id_field: str | None = None
     principles: tuple[FieldTemplate, ...] = ()
+    contrast: FieldTemplate | None = None
+    system: FieldTemplate | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("prompt_template", "prompt_field", "messages_field") if getattr(self, name)]
@@ -39,7 +42,7 @@ class Reading:
     @property
     def fills(self) -> bool:
         """Whether a template is filled."""
-        return bool(self.prompt_template or self.principles)
+        return bool(self.prompt_template or self.principles or self.contrast or self.system)
 
     @property
     def names_fields(self) -> bool:
@@ -49,6 +52,7 @@ class Reading:
     def fingerprint(self) -> dict[str, Any]:
         """What of it decides a response, for a resumed run to compare; principles are compared as texts."""
         template = {"prompt_template": self.prompt_template.text} if self.prompt_template else {}
+        template |= {"system": self.system.text} if self.system else {}
         names = {"prompt_field": self.prompt_field, "messages_field": self.messages_field, "id_field": self.id_field}
         return template | {name: value for name, value in names.items() if value is not None}
 
