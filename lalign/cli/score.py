@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lalign
 from lalign.cli import invocation
@@ -68,9 +68,10 @@ def best(file: ScoredFile, *, written: WrittenArguments, debug: DebugFlag = Fals
     from lalign.rewards.best import best as best_of
 
     _check([file], ScoreArguments(), written)
-    made_with = {"lalign": lalign.__version__, "job": "best"}
+    source = invocation.path(file)
+    made_with = {"lalign": lalign.__version__, "job": "best", **_read_as(source)}
     with whole_output(written.output, made_with, overwrite=written.overwrite) as write:
-        kept = best_of(read_answers(invocation.path(file)))
+        kept = best_of(read_answers(source))
         for answer in kept:
             write(answer.raw + b"\n", line=answer.line, failed=answer.failed)
     failed = sum(answer.failed for answer in kept)
@@ -92,6 +93,14 @@ def _check(files: Iterable[Path], scored: ScoreArguments, written: WrittenArgume
         may_replace("plot", scored.plot, overwrite=written.overwrite)
 
 
+def _read_as(source: Path | None) -> dict[str, Any]:
+    """Where the job of a file found its prompts, for whoever reads what is made of it."""
+    from lalign.jobs.read_as import reading_of
+
+    reading = reading_of(source)
+    return {} if reading is None else reading.fingerprint()
+
+
 def _score(
     file: Path, reward_model: str, scored: ScoreArguments, written: WrittenArguments
 ) -> tuple[dict[str, list[float]], int]:
@@ -102,10 +111,11 @@ def _score(
     from lalign.rewards.prompts import PromptFile, conversations
     from lalign.rewards.scoring import score as score_answers
 
-    made_with = {"lalign": lalign.__version__, "job": "score", "reward_model": reward_model}
+    source = invocation.path(file)
+    made_with = {"lalign": lalign.__version__, "job": "score", "reward_model": reward_model, **_read_as(source)}
     with whole_output(written.output, made_with, overwrite=written.overwrite) as write:
         prompts = PromptFile(scored.input) if scored.input is not None else None
-        answers = conversations(read_answers(invocation.path(file)), prompts)
+        answers = conversations(read_answers(source), prompts)
         silence_libraries()
         model = load_reward_model(reward_model, scored.device)
         with Progress(None, quiet=scored.quiet, source="score", unit="rec") as bar:

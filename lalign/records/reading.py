@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 from lalign.errors import OptionError
 from lalign.records.problems import Unusable
 from lalign.records.templates import FieldTemplate, named_fields
+
+READ_BY = "read_by"
+"""The key of a record under which `Reading.mark` stands."""
+
+_NAMES = ("prompt_field", "messages_field", "id_field")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,28 @@ class Reading:
         """What of it decides a response, for a resumed run to compare; principles are compared as texts."""
         template = {"prompt_template": self.prompt_template.text} if self.prompt_template else {}
         template |= {"system": self.system.text} if self.system else {}
-        names = {"prompt_field": self.prompt_field, "messages_field": self.messages_field, "id_field": self.id_field}
-        return template | {name: value for name, value in names.items() if value is not None}
+        return template | self._names()
+
+    @classmethod
+    def of(cls, marks: Mapping[str, Any]) -> Reading:
+        """Where prompt and id stand, from a `fingerprint` that was stored, or from a `mark` without a template."""
+        template = marks.get("prompt_template")
+        return cls(
+            FieldTemplate(template, "prompt_template") if isinstance(template, str) else None,
+            **{name: marks[name] for name in _NAMES if isinstance(marks.get(name), str)},
+        )
+
+    def mark(self) -> dict[str, str]:
+        """What each record says of where its prompt and id were, a template by its digest; may be empty."""
+        digest = hashlib.sha256(self.prompt_template.text.encode()).hexdigest() if self.prompt_template else ""
+        return ({"prompt_template": digest[:16]} if digest else {}) | self._names()
+
+    def told(self) -> dict[str, Any]:
+        """The mark under its key, for a record; nothing where it is empty."""
+        return {READ_BY: mark} if (mark := self.mark()) else {}
+
+    def _names(self) -> dict[str, str]:
+        return {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
 
 
 def field_of(fields: Mapping[str, Any], name: str, option: str) -> Any:

@@ -162,11 +162,13 @@ class TestWhole:
         assert {file.name for file in tmp_path.iterdir()} == {name, f"{name}.run.json"}
 
     def test_left_by_an_error_it_replaces_nothing_packed(self, tmp_path: Path, name: str) -> None:
-        def fail(line: int) -> None:
-            raise OSError("no")
+        def fail() -> None:
+            with whole_output(tmp_path / name, {}) as put:
+                put(record(1), line=1)
+                raise OSError("no")
 
-        with pytest.raises(OSError, match="no"), whole_output(tmp_path / name, {}) as put:
-            fail(put(record(1), line=1) or 1)
+        with pytest.raises(OSError, match="no"):
+            fail()
         assert (tmp_path / name).exists() == (name == "out.jsonl")
 
 

@@ -74,7 +74,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
         found: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
         return [{**row, "input": orjson.loads(row["input"])} for row in found]
-    return [answer.record for answer in read_answers(path)]
+    return [dict(answer.record) for answer in read_answers(path)]
 
 
 RECORDS = [kept(line, "ab" * (7 * line % 5 + 1), sample) for line in range(1, 8) for sample in (0, 1)]
