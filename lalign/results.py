@@ -136,6 +136,7 @@ def whole_answer(record: Mapping[str, Any], response: str) -> str:
     return prefill + response if isinstance(prefill, str) else response
 
 
-def to_line(outcome: Result | Failure) -> bytes:
-    """One JSON line with its newline, UTF-8."""
-    return orjson.dumps(outcome.to_dict(), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+def to_line(outcome: Result | Failure, more: Mapping[str, Any] | None = None) -> bytes:
+    """One JSON line with its newline, UTF-8; `more` keys go into that of a result."""
+    record = {**outcome.to_dict(), **((more or {}) if isinstance(outcome, Result) else {})}
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "ray": {"aligner", "backends", "jobs", "models", "records", "results"},
     "bench": {"aligner", "backends", "engine", "method", "models", "records", "results"},
     "lm_eval": {"engine", "method", "models", "records"},
-    "rewards": {"records", "results"},
+    "rewards": {"jobs", "records", "results"},
     "cli": {
         *("aligner", "bench", "engine", "evaluation", "figures", "jobs", "method", "models", "records", "results"),
         *("asking", "backends", "construction", "judging", "lm_eval", "ray", "rewards", "sweep"),

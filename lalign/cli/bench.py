@@ -58,7 +58,7 @@ def bench(
     if not wanted.principles.texts:
         raise OptionError("principle", "is needed")
     records = invocation.records(invocation.path(source), invocation.at_least_one("limit", measured.limit))
-    work = Work(records, wanted, invocation.text(alignment.system, "system"))
+    work = Work(records, wanted, invocation.system(alignment))
     rows_of(work, options)
     with Progress(None, quiet=False, source="bench") as bar:
         found = measure(loaded, work, options, bar.note)

@@ -15,6 +15,7 @@ from lalign.cli import invocation
 from lalign.cli.app import FAILED
 from lalign.cli.arguments import AlignmentArguments, ModelArguments, OutputArguments, RunArguments
 from lalign.cli.dry_run import dry_run
+from lalign.cli.named_files import check_paths
 from lalign.cli.terminal import Progress, say, show, summary
 from lalign.errors import LalignError
 from lalign.options import Execution
@@ -46,6 +47,7 @@ def carry_out(
     from lalign.records.inputs import named
 
     paths = named(sources or [])
+    reading, system = invocation.reading(output, settings, alignment)
     reads = JobInput(
         invocation.path(paths[0]) if paths else None,
         output.keep,
@@ -53,15 +55,14 @@ def carry_out(
         output.strict,
         parse_shard(output.shard),
         tuple(paths[1:]),
-        invocation.reading(output, settings),
+        reading,
     )
     if reads.path is None and not running.quiet and sys.stdin is not None and sys.stdin.isatty():
         say("reading records from the terminal, a JSON object a line, up to Ctrl-D")
-    system = invocation.text(alignment.system, "system")
     if (count := invocation.at_least_one("dry_run", output.dry_run)) is not None:
         return dry_run(reads, settings, system, model, count)
     plot = sweep.plotted if sweep else None
-    invocation.check_paths(paths, alignment, model, output, plot)
+    check_paths(paths, alignment, model, output, plot)
     opened = open_output(
         output.output,
         overwrite=output.overwrite and not (output.resume and plot),  # then it is for the plot alone

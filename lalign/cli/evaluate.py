@@ -23,6 +23,7 @@ from lalign.cli.arguments import (
     SamplingArguments,
     grouped,
 )
+from lalign.cli.named_files import check_paths
 from lalign.cli.terminal import Progress, show
 from lalign.errors import OptionError
 from lalign.options import Execution, Prompting
@@ -204,7 +205,7 @@ def _wanted(source: Path | None, asked: EvalArguments, alignment: AlignmentArgum
     principle, *more = one.principles.texts or (None,)
     if more or one.principles.contrast is not None:
         raise OptionError("principle", "an evaluation takes one principle at the most, and no contrast")
-    system = invocation.text(alignment.system, "system") or (preset.system if preset is not None else None)
+    system = invocation.system(alignment) or (preset.system if preset is not None else None)
     execution = invocation.execution(running, "none")
     prompting = replace(one.prompting, prefill=chosen("prefill", None))
     questions = read_questions(source)[: invocation.at_least_one("limit", asked.limit)]
@@ -223,7 +224,7 @@ def _check(source: Path | None, asked: EvalArguments, alignment: AlignmentArgume
     if asked.output is not None and asked.output.suffix.lower() in SUFFIXES:
         raise OptionError("output", f"{asked.output}: records are written as JSON Lines, and read again")
     replaces = asked.overwrite or asked.resume
-    invocation.check_paths(source, alignment, model, None, asked.plot, records=asked.output, overwrite=replaces)
+    check_paths(source, alignment, model, None, asked.plot, records=asked.output, overwrite=replaces)
 
 
 def _only(files: list[Path] | None) -> Path | None:

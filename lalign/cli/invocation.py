@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
 # Of options that name a file of text, those which have a twin that takes the text itself.
 _TEXT_OPTIONS = {"principle": "principle-text"}
+_FILLS = "has {{ fields }}, which records fill in generate and sweep alone"
 
 
 def model_options(model: ModelArguments, *, compile: bool = False, verbose: bool = False) -> ModelOptions:
@@ -98,13 +98,14 @@ def settings(
     from lalign.records.templates import is_template
 
     texts = [text(file, "principle") or "" for file in alignment.principle or []]
-    texts += alignment.principle_text or []
+    texts += [_filled("principle_text", given) for given in alignment.principle_text or []]
     against = [text(file, "against") or "" for file in alignment.against or []]
-    fills = any(map(is_template, [*texts, *against]))
-    if fills and output is None:
-        raise OptionError("principle", "has {{ fields }}, which records fill in generate and sweep alone")
     contrast = text(alignment.contrast, "contrast")
-    principles = make_principles(texts, alignment.weight, contrast, against, by_record=fills)
+    given_texts = {"principle": texts, "against": against, "contrast": [contrast or ""]}
+    filled = [option for option, given in given_texts.items() if any(map(is_template, given))]
+    if filled and output is None:
+        raise OptionError(filled[0], _FILLS)
+    principles = make_principles(texts, alignment.weight, contrast, against, by_record=bool(filled))
     given = {name: getattr(alignment, name) for name in option_names() if getattr(alignment, name) is not None}
     drawn = {option.name: getattr(sampling, option.name) for option in fields(Sampling)}
     drawn["stop"] = tuple(sampling.stop or ())
@@ -124,20 +125,36 @@ def settings(
     return Settings(principles, chosen, Sampling(**drawn), prompting=prompting, logprobs=logprobs)
 
 
-def reading(output: OutputArguments, settings: Settings) -> Reading:
-    """Where in a record its prompt, id and principle stand. Raises `OptionError`."""
-    from lalign.records.reading import Reading
-    from lalign.records.templates import FieldTemplate
+def system(alignment: AlignmentArguments) -> str | None:
+    """The system message of a command whose records fill nothing. Raises `OptionError`."""
+    from lalign.records.templates import is_template
 
-    template = text(output.prompt_template, "prompt_template")
-    principles = settings.principles
-    return Reading(
-        prompt_template=FieldTemplate(template, "prompt_template") if template is not None else None,
+    given = text(alignment.system, "system")
+    if given is not None and is_template(given):
+        raise OptionError("system", _FILLS)
+    return given
+
+
+def reading(output: OutputArguments, settings: Settings, alignment: AlignmentArguments) -> tuple[Reading, str | None]:
+    """How records are read, and the system message that those without one share. Raises `OptionError`."""
+    from lalign.records.reading import Reading
+    from lalign.records.templates import FieldTemplate, is_template
+
+    def template(option: str, given: str | None) -> FieldTemplate | None:
+        return None if given is None else FieldTemplate(given, option)
+
+    principles, shared = settings.principles, text(alignment.system, "system")
+    by_record = shared is not None and is_template(shared)
+    found = Reading(
+        prompt_template=template("prompt_template", text(output.prompt_template, "prompt_template")),
         prompt_field=output.prompt_field,
         messages_field=output.messages_field,
         id_field=output.id_field,
         principles=tuple(FieldTemplate(one, "principle") for one in principles.texts) if principles.by_record else (),
+        contrast=template("contrast", principles.contrast) if principles.by_record else None,
+        system=template("system", shared) if by_record else None,
     )
+    return found, None if by_record else shared
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any]:
@@ -199,6 +216,12 @@ def text(path: Path | None, option: str) -> str | None:
     return text
 
 
+def _filled(option: str, text: str) -> str:
+    if not text.strip():
+        raise OptionError(option, "is empty")
+    return text
+
+
 def at_least_one(option: str, number: int | None) -> int | None:
     """A count that an option gives. Raises `OptionError` below 1."""
     if number is not None and number < 1:
@@ -221,41 +244,6 @@ def part(output: str) -> str | None:
     from lalign.jobs.packed import PART
 
     return f"{output}{PART}" if Path(f"{output}{PART}").is_file() else None
-
-
-def check_paths(
-    source: Path | Sequence[Path] | None,
-    alignment: AlignmentArguments,
-    model: ModelArguments,
-    output: OutputArguments | None,
-    plot: Path | None,
-    *,
-    records: Path | None = None,
-    overwrite: bool = False,
-) -> None:
-    """That no file is written which is read, or replaced unasked. Touches none. Raises `OptionError`."""
-    from lalign.jobs.paths import Named, check_paths, may_replace
-
-    sources: Sequence[Path | None] = [source] if source is None or isinstance(source, Path) else source or [None]
-    named: list[tuple[str, Path | None]] = [("input", path(one)) for one in sources]
-    named += [("principle", file) for file in alignment.principle or []]
-    template = output.prompt_template if output else None
-    files = [
-        ("prompt_template", template),
-        ("contrast", alignment.contrast),
-        ("system", alignment.system),
-        ("model", model.model),
-    ]
-    named += [(option, Path(file)) for option, file in files if file is not None]
-    check_paths(
-        [Named(option, file) for option, file in named],
-        Named("output", path(output.output)) if output else Named("output", records) if records else None,
-        Named("plot", plot),
-    )
-    if plot is not None:
-        may_replace("plot", plot, overwrite=overwrite or (output is not None and output.overwrite))
-    if records is not None:
-        may_replace("output", records, overwrite=overwrite)
 
 
 def records(source: Path | None, most: int | None) -> tuple[Record, ...]:

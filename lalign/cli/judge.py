@@ -157,7 +157,7 @@ def _matches(files: list[Path], judging: JudgeArguments) -> list[Match]:
 
     names = judging.name or _names(files)
     contestants = [read_contestant(file, name, judging.response_field) for file, name in zip(files, names, strict=True)]
-    prompts = read_prompts(judging.prompts) if judging.prompts is not None else None
+    prompts = read_prompts(judging.prompts, contestants) if judging.prompts is not None else None
     matches, unmatched = make_matches(contests(contestants, cast(Any, judging.match)), prompts)
     for one in unmatched:
         say(f"{one.first} vs {one.second}: not judged: {one.missing} ids in one file alone, {one.failed} error records")

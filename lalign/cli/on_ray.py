@@ -59,6 +59,7 @@ def carry_out_on_ray(
         1 if cluster.workers is None else cluster.workers,
         0 if cluster.gpus_per_worker is None else cluster.gpus_per_worker,
     )
+    reading, system = invocation.reading(output, settings, alignment)
     began = time.monotonic()
     counts = run(
         reads,
@@ -68,8 +69,8 @@ def carry_out_on_ray(
         where,
         engine=model.engine,
         engine_options=invocation.engine_options(model.engine_option or []),
-        reading=invocation.reading(output, settings),
-        system=invocation.text(alignment.system, "system"),
+        reading=reading,
+        system=system,
         execution=execution,
         keep=output.keep,
         resume=output.resume,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lalign
 from lalign.cli import invocation
@@ -14,7 +14,7 @@ from lalign.cli.terminal import Progress, say, show
 from lalign.errors import OptionError
 
 if TYPE_CHECKING:
-    from lalign.jobs.output import Output
+    from lalign.jobs.output import Writing
     from lalign.rewards.scoring import Scored
 
 
@@ -63,16 +63,17 @@ def best(file: ScoredFile, *, written: WrittenArguments, debug: DebugFlag = Fals
 
     lalign best scored.jsonl -o best.jsonl
     """
-    from lalign.jobs.output import open_output
+    from lalign.jobs.output import whole_output
     from lalign.rewards.answers import read_answers
     from lalign.rewards.best import best as best_of
 
     _check([file], ScoreArguments(), written)
-    with open_output(written.output, overwrite=written.overwrite) as output:
-        kept = best_of(read_answers(invocation.path(file)))
-        output.start({"lalign": lalign.__version__, "job": "best"})
+    source = invocation.path(file)
+    made_with = {"lalign": lalign.__version__, "job": "best", **_read_as(source)}
+    with whole_output(written.output, made_with, overwrite=written.overwrite) as write:
+        kept = best_of(read_answers(source))
         for answer in kept:
-            output.write(answer.raw + b"\n", line=answer.line, failed=answer.failed)
+            write(answer.raw + b"\n", line=answer.line, failed=answer.failed)
     failed = sum(answer.failed for answer in kept)
     if failed:
         say(f"{failed} of {len(kept)} ids have errors alone")
@@ -92,34 +93,43 @@ def _check(files: Iterable[Path], scored: ScoreArguments, written: WrittenArgume
         may_replace("plot", scored.plot, overwrite=written.overwrite)
 
 
+def _read_as(source: Path | None) -> dict[str, Any]:
+    """Where the job of a file found its prompts, for whoever reads what is made of it."""
+    from lalign.jobs.read_as import reading_of
+
+    reading = reading_of(source)
+    return {} if reading is None else reading.fingerprint()
+
+
 def _score(
     file: Path, reward_model: str, scored: ScoreArguments, written: WrittenArguments
 ) -> tuple[dict[str, list[float]], int]:
-    from lalign.jobs.output import open_output
+    from lalign.jobs.output import whole_output
     from lalign.models.quiet import silence_libraries
     from lalign.rewards.answers import read_answers
     from lalign.rewards.model import load_reward_model
     from lalign.rewards.prompts import PromptFile, conversations
     from lalign.rewards.scoring import score as score_answers
 
-    with open_output(written.output, overwrite=written.overwrite) as output:
+    source = invocation.path(file)
+    made_with = {"lalign": lalign.__version__, "job": "score", "reward_model": reward_model, **_read_as(source)}
+    with whole_output(written.output, made_with, overwrite=written.overwrite) as write:
         prompts = PromptFile(scored.input) if scored.input is not None else None
-        answers = conversations(read_answers(invocation.path(file)), prompts)
+        answers = conversations(read_answers(source), prompts)
         silence_libraries()
         model = load_reward_model(reward_model, scored.device)
-        output.start({"lalign": lalign.__version__, "job": "score", "reward_model": reward_model})
         with Progress(None, quiet=scored.quiet, source="score", unit="rec") as bar:
-            done = list(_written(score_answers(answers, model, scored.batch_size), output, bar))
+            done = list(_written(score_answers(answers, model, scored.batch_size), write, bar))
     rewards = [reward for reward, _ in done if reward is not None]
     failed = sum(problem for _, problem in done)
     return {file.stem: rewards}, FAILED if failed else 0
 
 
-def _written(scores: Iterator[Scored], output: Output, bar: Progress) -> Iterator[tuple[float | None, bool]]:
+def _written(scores: Iterator[Scored], write: Writing, bar: Progress) -> Iterator[tuple[float | None, bool]]:
     for each in scores:
         answer = each.answer
-        output.write(each.to_line(), line=answer.line, failed=answer.failed)
+        write(each.to_line(), line=answer.line, failed=answer.failed)
         if each.problem is not None:
             bar.write(f"{answer.source}:{answer.number}: {each.problem}")
-        bar.bar.update()
+        bar.count(1)
         yield each.reward, each.problem is not None

@@ -132,10 +132,7 @@ class Progress:
             shown["KL"] = f"{tally.kl_sum / tally.tokens:.3f}"
         self._shown = shown
         self.bar.set_postfix(shown, refresh=False)
-        done = sum(map(self._counts, written))
-        self.bar.update(done)
-        self._done += done
-        self._log()
+        self.count(sum(map(self._counts, written)))
 
     def _counts(self, outcome: Result | Failure) -> int:
         """A line that failed as a whole has one record where there would be many."""
@@ -147,6 +144,12 @@ class Progress:
             self.write(f"{self.place(failure.line)}: {failure.message}")
         elif self.named == NAMED_FAILURES + 1:
             self.write("more lines failed; each has an error record in the output")
+
+    def count(self, more: int) -> None:
+        """Show that so many more are done."""
+        self.bar.update(more)
+        self._done += more
+        self._log()
 
     def reach(self, done: int, total: int) -> None:
         """Show that `done` of `total` are done."""

@@ -154,7 +154,9 @@ def _sheets(
         tokens += sum(len(outcome.token_ids) for outcome in outcomes if isinstance(outcome, Result))
         if number and tokens > MOST_TOKENS:
             return
-        yield {"prompt": visible(prompt), "outcomes": [_card(outcome, knee_points, names) for outcome in outcomes]}
+        shown = visible(prompt)
+        cards = [_card(outcome, knee_points, names) for outcome in outcomes]
+        yield {"prompt": shown, **_exact(prompt, shown), "outcomes": cards}
 
 
 def _card(outcome: Result | Failure, knee_points: set[Recipe], names: Mapping[Recipe, str]) -> dict[str, Any]:
@@ -165,10 +167,12 @@ def _card(outcome: Result | Failure, knee_points: set[Recipe], names: Mapping[Re
             "ratio": "" if at is None else f"{at.strength:g}",
             "curve": "" if at is None else names[at],
         }
-        return {**where, "error": visible(f"{outcome.type}: {outcome.message}")}
+        error = f"{outcome.type}: {outcome.message}"
+        return {**where, "error": visible(error), **_exact(error, visible(error))}
     if outcome.steps is None or outcome.summary is None:
         raise ValueError("a report needs results with their steps")
     spans = list(_spans(outcome.response, outcome.steps))
+    own = _own(outcome.response, outcome.steps["tokens"])
     return {
         "axis": outcome.alignment.axis,
         "ratio": f"{outcome.alignment.strength:g}",
@@ -179,8 +183,15 @@ def _card(outcome: Result | Failure, knee_points: set[Recipe], names: Mapping[Re
         "length": len(outcome.token_ids),
         "finish": outcome.finish_reason,
         "spans": spans,
-        "own": _own(outcome.response, outcome.steps["tokens"]),
+        "own": own,
+        **_exact(outcome.response, "".join(text for text, *_ in spans[:own])),
     }
+
+
+def _exact(text: str, shown: str) -> dict[str, str]:
+    """What is saved of a text in place of what is shown of it, where the two are not the same."""
+    exact = text.encode("utf-8", "backslashreplace").decode()  # JSON has no half of a surrogate pair
+    return {} if exact == shown else {"exact": exact}
 
 
 def _spans(response: str, steps: dict[str, Any]) -> Iterator[list[Any]]:
@@ -196,7 +207,10 @@ def _spans(response: str, steps: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def _own(response: str, tokens: Sequence[str]) -> int:
-    """How many pieces from the first are of the response, and no stop token after it."""
+    """How many pieces from the first are of the response, and no stop token after it.
+
+    The last of them may go on behind the response, where a stop string begins inside a token.
+    """
     length = count = 0
     for text, _ in pieces(tokens, response):
         if length >= len(response):

@@ -17,6 +17,7 @@ from lalign.figures.canvas import About
 from lalign.jobs.header import read_header
 from lalign.method.recipe import Recipe
 from lalign.method.recipes import RECIPES, recipe_of
+from lalign.records.batch_lines import unpacked
 from lalign.records.json_line import json_object, line_text
 from lalign.records.problems import Unusable
 from lalign.records.source import READ_ERRORS, open_source, read_lines
@@ -36,7 +37,7 @@ def kind_of(path: Path) -> Kind:
     try:
         with open_source(path) as stream:
             for raw in itertools.islice(read_lines(stream, str(path)), LOOKED_AT):
-                record = json_object(line_text(raw))
+                record = unpacked(json_object(line_text(raw)))
                 if record.get("error") is None:
                     break
             else:
@@ -183,5 +184,7 @@ def _failure(answer: Answer) -> Failure:
     error, point = answer.record["error"], answer.record.get("alignment")
     if not isinstance(error, dict):
         raise answer.error("error: is not as lalign writes it")
+    if point is not None and not isinstance(point, dict):
+        raise answer.error("alignment: is not as lalign writes it")
     where = {name: math.inf if value == "inf" else value for name, value in point.items()} if point else None
     return Failure(answer.id, answer.line, str(error.get("type")), str(error.get("message")), where)

@@ -113,7 +113,7 @@ class Job:
             self.written,
             strict=self.source.strict,
             place=self.inputs.place,
-            shape=partial(shaped, form=self.form, model=aligner.backend.name),
+            shape=partial(shaped, form=self.form, model=aligner.backend.name, more=self.source.reading.told()),
         )
         before = aligner.counters
         ticks = aligner.ticks(reader, self.settings, system=self.system, execution=self.execution)

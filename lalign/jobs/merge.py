@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 from lalign.errors import OutputError
 from lalign.jobs.answered import summed
 from lalign.jobs.header import End, Header, InputMark, beside, differences, ranges, read_header, write_header
+from lalign.jobs.packed import SUFFIXES, check_packing, pack
 from lalign.jobs.resume import Stored, check_group, read_records
 from lalign.jobs.shard import WHOLE, Shard, parse_shard
 from lalign.jobs.stream import faults
@@ -58,11 +59,17 @@ class _Group(NamedTuple):
 def merge_outputs(paths: Sequence[Path], output: Path) -> Merged:
     """Writes the records of all outputs into a new one, by the lines of the input; the output is whole or not there.
 
-    With headers beside the outputs, the new one gets the header of a job without shards, so that it can be resumed.
-    Holds a record of each output in memory that has begun and not ended at a line; no other is open. Raises
-    `OutputError` where the outputs are not all shards of one job, each whole, where one is damaged, where two answer
-    one line, and where the new output exists.
+    Outputs are plain, `.gz` or `.zst`; the new one may be `.parquet` too. With headers beside the outputs, the new one
+    gets the header of a job without shards, so that it can be resumed. Holds a record of each output in memory that has
+    begun and not ended at a line; no other is open. Raises `OutputError` where the outputs are not all shards of one
+    job, each whole, where one is damaged or Parquet, where two answer one line, and where the new output exists.
     """
+    if columns := [path for path in paths if path.suffix.lower() == ".parquet"]:
+        raise OutputError(
+            f"{columns[0]}: a Parquet file cannot be merged, as its columns do not hold the lines as they were; write "
+            "shards as .jsonl, .gz or .zst, and --output as .parquet"
+        )
+    check_packing(output, str(output))
     parts = [Part(path, read_header(path)) for path in paths]
     header = _joined(parts)
     unknown: tuple[str, ...] = (_BARE,) if header is None else ()
@@ -71,18 +78,21 @@ def merge_outputs(paths: Sequence[Path], output: Path) -> Merged:
             output.open("xb").close()
         except FileExistsError:
             raise OutputError(f"{output}: exists; nothing is written over it") from None
-    aside = beside(output, ".merge.tmp")
+    aside, packed = beside(output, ".merge.tmp"), beside(output, ".pack.tmp")
     try:
         with faults(str(output)):
             with aside.open("wb") as file:
                 records, gaps, lines = _write(parts, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if output.suffix.lower() in SUFFIXES:
+                pack(aside, packed, output.suffix, str(output))
+                os.replace(packed, aside)
             if header is not None:
                 write_header(output, header)
             os.replace(aside, output)
     except BaseException:
-        for path in (aside, output, beside(output, ".run.json")):
+        for path in (aside, packed, output, beside(output, ".run.json")):
             path.unlink(missing_ok=True)
         raise
     if gaps and header is None:
@@ -198,9 +208,9 @@ def _groups(part: Part) -> Iterator[_Group]:
     """The records of an output, those of an input line together. Raises `OutputError` where it is not whole."""
     name, header = str(part.path), part.header
     points = _points(header.fingerprint) if header is not None else None
-    lines = end = 0
+    lines = 0
     with faults(name):
-        for line, records in groupby(read_records(part.path, name), key=lambda record: record.line):
+        for line, records in groupby(read_records(part.path, name, whole=True), key=lambda record: record.line):
             group = list(records)
             if points is not None:
                 check_group(group, name, points)
@@ -209,10 +219,7 @@ def _groups(part: Part) -> Iterator[_Group]:
             if points is not None and group[0].of_point and len(group) < points:
                 raise OutputError(f"{name}: has {len(group)} of the {points} records of line {line}")
             lines += 1
-            end = group[-1].end
             yield _Group(line, part.path, group)
-        if part.path.stat().st_size > end:
-            raise OutputError(f"{name}: ends in a record that was cut short; --resume answers it")
     if header is not None and header.end is not None and lines != header.end.lines:
         raise OutputError(f"{name}: answers {lines} lines, and {header.end.lines} when its job ended")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -33,7 +34,10 @@ class Output(Protocol):
         """
 
     def finish(self, last_line: int, lines: int) -> None:
-        """Says that all of the input has been answered: the number of its last line, and how many lines there were."""
+        """Says that all of the input has been answered: the number of its last line, and how many lines there were.
+
+        Until then a packed output is not made: see `whole_output` for what is written in one go.
+        """
 
     def sync(self) -> None:
         """Makes all records taken so far outlive the machine, where that can be. Raises `OutputError`."""
@@ -74,6 +78,33 @@ def open_output(
         if str(path) == "-":
             return Stream(stdout(), "stdout", owned=False)
         return Stream(io.FileIO(path, "w"), str(path), owned=True)
+
+
+class Writing(Protocol):
+    """Takes a record, a JSON line with its newline, of input line `line`. Raises `OutputError`."""
+
+    def __call__(self, record: bytes, *, line: int, failed: bool = False) -> None: ...
+
+
+@contextmanager
+def whole_output(
+    path: str | Path | None, fingerprint: Mapping[str, Any], *, overwrite: bool = False
+) -> Iterator[Writing]:
+    """An output that is written in one go, by the function that this gives: done where it is left without an error.
+
+    Opened as `open_output` opens it, which says what is raised.
+    """
+    lines: set[int] = set()
+    with open_output(path, overwrite=overwrite) as output:
+        output.start(fingerprint)
+
+        def write(record: bytes, *, line: int, failed: bool = False) -> None:
+            lines.add(line)
+            output.write(record, line=line, failed=failed)
+
+        yield write
+        output.finish(max(lines, default=0), len(lines))
+        output.sync()
 
 
 def _is_stream(path: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,12 +28,15 @@ from lalign.jobs.journal import Journal
 from lalign.jobs.locking import PathLock
 from lalign.jobs.resume import Resumed
 from lalign.jobs.stream import faults
+from lalign.records.json_line import exact_json
 from lalign.records.source import READ_ERRORS, zstd
 
 PART = ".part"
 SUFFIXES = (".gz", ".zst", ".parquet")
 _HEADER = ".run.json"
 _ROWS = 256
+# What may be an integer beyond 64 bits, which orjson reads as a float.
+_MANY_DIGITS = re.compile(rb"\d{19}")
 
 
 class Packed:
@@ -47,8 +51,7 @@ class Packed:
         self._name = str(path)
         self._part = beside(self._path, PART)
         self._finished = False
-        if self._path.suffix.lower() == ".parquet":
-            _check_pyarrow(self._name)
+        check_packing(self._path, self._name)
         self._lock = PathLock(self._path, self._name)
         try:
             if self._path.exists() and not (overwrite or resume):
@@ -97,11 +100,9 @@ class Packed:
 
     def _pack(self) -> None:
         """Write the output aside, put it in its place, and remove the lines: at each moment one of them is whole."""
-        pack = {".gz": _gzip, ".zst": _zstd, ".parquet": _parquet}[self._path.suffix.lower()]
         aside = _aside(self._path)
         try:
-            pack(self._part, aside, self._name)
-            _synced(aside)
+            pack(self._part, aside, self._path.suffix, self._name)
             shutil.copymode(self._part, aside)
             os.replace(aside, self._path)
         finally:
@@ -125,6 +126,21 @@ class Packed:
             raise OutputError(f"{self._name}: {first_line(error)}") from error
         finally:
             aside.unlink(missing_ok=True)
+
+
+def check_packing(path: Path, name: str) -> None:
+    """Raises `OutputError` where an output of this name, called `name` there, cannot be packed."""
+    if path.suffix.lower() == ".parquet":
+        _check_pyarrow(name)
+
+
+def pack(lines: Path, packed: Path, suffix: str, name: str) -> None:
+    """Writes the records of a plain output as those of one with this suffix, of `SUFFIXES`, onto the disk.
+
+    Raises `OSError`, and `OutputError`, in which the output is called `name`, for records that are no rows.
+    """
+    {".gz": _gzip, ".zst": _zstd, ".parquet": _parquet}[suffix.lower()](lines, packed, name)
+    _synced(packed)
 
 
 def _aside(path: Path) -> Path:
@@ -189,8 +205,19 @@ def _unified(schema: Any, rows: list[dict[str, Any]]) -> Any:
 
 def _batches(lines: Path, *, id_as_text: bool) -> Iterator[list[dict[str, Any]]]:
     with lines.open("rb") as file:
-        while rows := [_row(orjson.loads(line), id_as_text) for line in islice(file, _ROWS)]:
+        while rows := [_row(_record(line), id_as_text) for line in islice(file, _ROWS)]:
             yield rows
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """A record, whose input objects have every digit of their integers."""
+    record: dict[str, Any] = orjson.loads(line)
+    if _MANY_DIGITS.search(line):
+        exact = exact_json(line.decode())
+        for holder, same in ((record, exact), (record.get("lalign"), exact.get("lalign"))):
+            if isinstance(holder, dict) and "input" in holder:
+                holder["input"] = same["input"]
+    return record
 
 
 def _row(record: dict[str, Any], id_as_text: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import orjson
 
@@ -19,6 +20,7 @@ from lalign.jobs.answered import holds
 from lalign.jobs.header import InputMark, beside
 from lalign.jobs.locking import hold
 from lalign.jobs.shapes import marks
+from lalign.records.source import READ_ERRORS, read_error, zstd
 
 _SEAL_BYTES = 65
 
@@ -101,29 +103,48 @@ class Redone(NamedTuple):
     raw: bytes
 
 
-def read_records(output: Path, name: str) -> Generator[Stored, None, None]:
-    """The whole records of an output, one at a time, without a torn last line.
+def read_records(output: Path, name: str, *, whole: bool = False) -> Generator[Stored, None, None]:
+    """The whole records of an output, which may be compressed, one at a time, without a torn last line.
 
     Torn is a last line with no newline or that is no JSON. Raises `OutputError` with the number of any other line that
-    is no record, or whose input line is before that of its predecessor; the file is called `name` there.
+    is no record, or whose input line is before that of its predecessor, and with `whole` for a torn one; also where a
+    compressed file is damaged. The file is called `name` there.
     """
     end = previous = 0
-    with output.open("rb") as file:
-        for number, raw in enumerate(file, 1):
+    with _opened(output) as file:
+        for number, raw in enumerate(_lines(file, name), 1):
             end += len(raw)
             try:
                 record = orjson.loads(raw)
+                torn = not raw.endswith(b"\n")
             except ValueError:
                 record = None
-                if not file.peek(1):
-                    return
-            if not raw.endswith(b"\n"):
+                torn = not file.peek(1)
+            if torn and whole:
+                raise OutputError(f"{name}: ends in a record that was cut short; --resume answers it")
+            if torn:
                 return
             line, failed, of_point = marks(record)
             if not isinstance(line, int) or line < max(previous, 1):
                 raise OutputError(f"{name}: line {number} is not a record that follows the one before")
             previous = line
             yield Stored(raw, end, line, failed, of_point)
+
+
+def _opened(output: Path) -> Any:
+    match output.suffix.lower():
+        case ".gz":
+            return gzip.open(output)
+        case ".zst":
+            return zstd.open(output)
+    return output.open("rb")
+
+
+def _lines(file: IO[bytes], name: str) -> Iterator[bytes]:
+    try:
+        yield from file
+    except READ_ERRORS as error:
+        raise OutputError(f"{name}: {read_error(error)}") from error
 
 
 def scan(output: Path, name: str, *, retry_errors: bool, points: int | None = 1) -> tuple[Resumed, int]:

@@ -42,11 +42,12 @@ def marks(record: Any) -> Marks:
     return Marks(own.get("line"), failed, not failed or "alignment" in own)
 
 
-def shaped(outcome: Result | Failure, form: OutputFormat, model: str) -> bytes:
-    """One JSON line with its newline, UTF-8. `model` is the name that OpenAI's shape gives."""
+def shaped(outcome: Result | Failure, form: OutputFormat, model: str, more: Mapping[str, Any] | None = None) -> bytes:
+    """One JSON line with its newline, UTF-8. `model` is the name that OpenAI's shape gives, `more` are further keys."""
     if form == "jsonl":
-        return to_line(outcome)
+        return to_line(outcome, more)
     own = {name: value for name, value in outcome.to_dict().items() if name not in _ELSEWHERE}
+    own |= (more or {}) if isinstance(outcome, Result) else {}
     if "logprobs" in own:  # those of the answer stand in it
         own["logprobs"] = {name: found for name, found in own["logprobs"].items() if name != "aligned"}
     line = {

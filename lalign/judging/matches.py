@@ -11,6 +11,7 @@ import orjson
 
 from lalign.errors import InputError, OptionError
 from lalign.judging.answers import Contestant, Messages
+from lalign.records.ids import counterpart
 from lalign.records.problems import shown
 from lalign.records.source import RawLine
 from lalign.results import RecordId
@@ -81,35 +82,49 @@ def make_matches(
     unmatched: list[Unmatched] = []
     for first, second in pairs:
         before = len(matches)
-        for record_id, texts in _common(first, second):
-            conversation = _conversation(record_id, first, second, prompts)
+        for record_id, its_id, texts in _common(first, second):
+            conversation = _conversation(record_id, its_id, first, second, prompts)
             number = len(matches) + 1
             matches.append(Match(number, record_id, first.name, second.name, conversation, texts))
-        common = first.answers.keys() & second.answers.keys()
+        common = sum(_same(record_id, first, second) is not None for record_id in first.answers)
         if not common:
             raise InputError(f"{first.file} and {second.file} have no id in common")
-        every = first.answers.keys() | second.answers.keys()
-        found = Unmatched(first.name, second.name, len(every) - len(common), len(common) - (len(matches) - before))
+        missing = len(first.answers) + len(second.answers) - 2 * common
+        found = Unmatched(first.name, second.name, missing, common - (len(matches) - before))
         if found.missing or found.failed:
             unmatched.append(found)
     return matches, unmatched
 
 
-def _common(first: Contestant, second: Contestant) -> Iterator[tuple[RecordId, tuple[str, str]]]:
+def _common(first: Contestant, second: Contestant) -> Iterator[tuple[RecordId, RecordId, tuple[str, str]]]:
+    """Of what both files answer, the id in each, and the answers."""
     for record_id, answer in first.answers.items():
-        other = second.answers.get(record_id)
-        if other is not None and answer.text is not None and other.text is not None:
-            yield record_id, (answer.text, other.text)
+        its_id = _same(record_id, first, second)
+        if its_id is None:
+            continue
+        other = second.answers[its_id]
+        if answer.text is not None and other.text is not None:
+            yield record_id, its_id, (answer.text, other.text)
+
+
+def _same(record_id: RecordId, first: Contestant, second: Contestant) -> RecordId | None:
+    """The id in the second file of what has this one in the first; None where it has none."""
+    return counterpart(record_id, second.answers, first.answers)
 
 
 def _conversation(
-    record_id: RecordId, first: Contestant, second: Contestant, prompts: Mapping[RecordId, Messages] | None
+    record_id: RecordId,
+    its_id: RecordId,
+    first: Contestant,
+    second: Contestant,
+    prompts: Mapping[RecordId, Messages] | None,
 ) -> Messages:
     if prompts is not None:
-        if record_id not in prompts:
+        asked = counterpart(record_id, prompts, first.answers)
+        if asked is None:
             raise InputError(f"--prompts: has no record of id {shown(record_id)}")
-        return prompts[record_id]
-    one, other = first.answers[record_id], second.answers[record_id]
+        return prompts[asked]
+    one, other = first.answers[record_id], second.answers[its_id]
     if one.prompt is not None and other.prompt is not None and one.prompt != other.prompt:
         raise InputError(
             f"{first.file}:{one.line} and {second.file}:{other.line}: id {shown(record_id)} has two different prompts"

@@ -78,7 +78,7 @@ class Align:
         parsed = (parse_record(line, keep=self.keep, reading=self.reading) for line in lines)
         for outcomes in self.aligner.ticks(parsed, self.settings, system=self.system, execution=self.execution):
             for outcome in outcomes:
-                records[outcome.line].append(to_line(outcome))
+                records[outcome.line].append(to_line(outcome, self.reading.told()))
                 if isinstance(outcome, Failure):
                     failures[outcome.line] += 1
                 else:

@@ -100,7 +100,7 @@ def read_conversation(fields: Mapping[str, Any], body: Mapping[str, Any]) -> tup
 def _others(fields: Mapping[str, Any]) -> str:
     """What else might hold a prompt, as the end of a message."""
     names = [key for key, value in fields.items() if isinstance(value, (str, list, dict)) and key not in _IDS]
-    return f"; {shorten(named_fields(names), 100)} (--prompt-field names one)" if names else ""
+    return f"; {shorten(named_fields(names), 100)} (generate --prompt-field names one)" if names else ""
 
 
 def read_prompt(field: str, prompt: Any) -> Messages:

@@ -145,7 +145,10 @@ def named(words: Sequence[Path]) -> list[Path]:
 def _check(path: Path) -> None:
     """Raise `InputError` where a file cannot be read, before the others are."""
     if is_table(path):
-        next(iter(table_lines(path, open_source)), None)
+        try:
+            next(iter(table_lines(path, open_source)), None)
+        except READ_ERRORS as error:
+            raise InputError(f"{path}:1: {read_error(error)}") from error
     elif not path.is_fifo():
         open_lines(path).close()
 

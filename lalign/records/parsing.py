@@ -95,16 +95,22 @@ def parse_fields(
         check_kind(body)
         messages, read_from = (asked, None) if asked else read_conversation(fields, body)
         system = read_system(fields, body)
+        asked_with = with_system(messages, system)
+        if reading.system is not None and asked_with[0].role != "system":
+            asked_with = with_system(messages, reading.system.filled(exact or fields))
         principle = read_instruction(fields, body, "principle")
         filled = () if principle is not None else reading.principles
+        contrast = read_instruction(fields, body, "contrast")
+        if contrast is None and reading.contrast is not None:
+            contrast = reading.contrast.filled(exact or fields)
         return Record(
             line=line,
             id=record_id,
-            messages=with_system(messages, system),
+            messages=asked_with,
             options=read_options(fields, body),
             principle=principle,
             principles=tuple(template.filled(exact or fields) for template in filled) or None,
-            contrast=read_instruction(fields, body, "contrast"),
+            contrast=contrast,
             chat_template_kwargs=read_variables(fields, body),
             raw=raw,
             ignored=(*ignored(fields, body), *([] if asked else _unused(fields, messages, system, read_from))),

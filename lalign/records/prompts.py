@@ -28,7 +28,7 @@ class Principles:
     """What is written into the twins: one text per principled twin and its weight, and one for the base twin.
 
     contrast: the text in the base twin's place, None for the bare conversation.
-    by_record: whether the texts are templates, which each record comes with filled.
+    by_record: whether texts and contrast may be templates, which each record comes with filled.
     """
 
     texts: tuple[str, ...] = ()
@@ -137,8 +137,7 @@ class PromptTemplate:
         """
         likes = [principles] * len(PROBES)
         if principles.by_record:
-            heads = [text.split("{", 1)[0] for text in principles.texts]
-            likes = [replace(principles, texts=tuple(head + probe.content for head in heads)) for probe in PROBES]
+            likes = [_begun(principles, probe.content) for probe in PROBES]
         try:
             twins = [self.twins([probe], like) for probe, like in zip(PROBES, likes, strict=True)]
             pairs = zip(*twins, strict=True)
@@ -190,6 +189,16 @@ class PromptTemplate:
         if not bos or len(turns) > 1 or not turns[0].content.startswith(bos):
             return "", turns
         return "" if self.encoder.adds_bos else bos, [Message("user", turns[0].content.removeprefix(bos))]
+
+
+def _begun(principles: Principles, rest: str) -> Principles:
+    """Principles by record, with `rest` from their first place to be filled on."""
+
+    def begun(text: str) -> str:
+        return text.split("{", 1)[0] + rest
+
+    contrast = None if principles.contrast is None else begun(principles.contrast)
+    return replace(principles, texts=tuple(map(begun, principles.texts)), contrast=contrast)
 
 
 def _transcript(turns: Sequence[Message]) -> str:

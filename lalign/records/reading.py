@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 from lalign.errors import OptionError
 from lalign.records.problems import Unusable
 from lalign.records.templates import FieldTemplate, named_fields
+
+READ_BY = "read_by"
+"""The key of a record under which `Reading.mark` stands."""
+
+_NAMES = ("prompt_field", "messages_field", "id_field")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +25,8 @@ class Reading:
     prompt_field: the field with the prompt, a text or a list of messages.
     messages_field: the field with the conversation, of `role` and `content` or of `from` and `value`.
     id_field: the field with the record's id.
-    principles: makes the texts of the principles of a record's fields; empty where they are the job's.
+    principles: makes the texts of the principles of a record's fields; empty where they are the job's. contrast,
+        system: likewise that of the base twin, and the system message of a record that has none.
 
     Raises `OptionError` where several say where the prompt is.
     """
@@ -29,6 +36,8 @@ class Reading:
     messages_field: str | None = None
     id_field: str | None = None
     principles: tuple[FieldTemplate, ...] = ()
+    contrast: FieldTemplate | None = None
+    system: FieldTemplate | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("prompt_template", "prompt_field", "messages_field") if getattr(self, name)]
@@ -39,7 +48,7 @@ class Reading:
     @property
     def fills(self) -> bool:
         """Whether a template is filled."""
-        return bool(self.prompt_template or self.principles)
+        return bool(self.prompt_template or self.principles or self.contrast or self.system)
 
     @property
     def names_fields(self) -> bool:
@@ -49,8 +58,29 @@ class Reading:
     def fingerprint(self) -> dict[str, Any]:
         """What of it decides a response, for a resumed run to compare; principles are compared as texts."""
         template = {"prompt_template": self.prompt_template.text} if self.prompt_template else {}
-        names = {"prompt_field": self.prompt_field, "messages_field": self.messages_field, "id_field": self.id_field}
-        return template | {name: value for name, value in names.items() if value is not None}
+        template |= {"system": self.system.text} if self.system else {}
+        return template | self._names()
+
+    @classmethod
+    def of(cls, marks: Mapping[str, Any]) -> Reading:
+        """Where prompt and id stand, from a `fingerprint` that was stored, or from a `mark` without a template."""
+        template = marks.get("prompt_template")
+        return cls(
+            FieldTemplate(template, "prompt_template") if isinstance(template, str) else None,
+            **{name: marks[name] for name in _NAMES if isinstance(marks.get(name), str)},
+        )
+
+    def mark(self) -> dict[str, str]:
+        """What each record says of where its prompt and id were, a template by its digest; may be empty."""
+        digest = hashlib.sha256(self.prompt_template.text.encode()).hexdigest() if self.prompt_template else ""
+        return ({"prompt_template": digest[:16]} if digest else {}) | self._names()
+
+    def told(self) -> dict[str, Any]:
+        """The mark under its key, for a record; nothing where it is empty."""
+        return {READ_BY: mark} if (mark := self.mark()) else {}
+
+    def _names(self) -> dict[str, str]:
+        return {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
 
 
 def field_of(fields: Mapping[str, Any], name: str, option: str) -> Any:

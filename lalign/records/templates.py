@@ -52,6 +52,8 @@ class FieldTemplate:
             text = self._template.render(given)
         except UndefinedError as error:
             raise Unusable("missing_field", f"{self._option}: {error.message}; {named_fields(given)}") from None
+        except RecursionError:
+            raise Unusable("template_error", f"{self._option}: calls itself without an end") from None
         except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise Unusable("template_error", f"{self._option}: {printable(str(error))[:200]}") from None
         if not text.strip():

@@ -76,6 +76,48 @@ def test_a_principle_may_differ_by_record(lalign: Lalign, tmp_path: Path, tiny_f
     assert responses(together) == responses(lalign("generate", *arguments, stdin=lines(*own)))
 
 
+def test_a_contrast_may_differ_by_record(lalign: Lalign, tmp_path: Path, questions: Path) -> None:
+    (tmp_path / "contrast.txt").write_text("Know nothing of {{ domain }}.")
+    arguments = ("--prompt-field", "question", "--id-field", "qid", "--recipe", "opad")
+    own = [one | {"contrast": f"Know nothing of {one['domain']}."} for one in QUESTIONS]
+    given = lines(*QUESTIONS, {**QUESTIONS[0], "qid": "c", "contrast": "Know it."})
+    together = lalign.generate("--contrast", "contrast.txt", *arguments, stdin=given)
+    apart = lalign.generate(*arguments, stdin=lines(*own, {**own[0], "qid": "c", "contrast": "Know it."}))
+    assert responses(together) == responses(apart)
+    assert len({tokens for _, _, tokens, _ in responses(together)}) > 1
+
+
+def test_a_system_message_may_differ_by_record(lalign: Lalign, tmp_path: Path, questions: Path) -> None:
+    (tmp_path / "system.txt").write_text("This is about {{ domain }}.")
+    arguments = ("--prompt-field", "question", "--id-field", "qid")
+    own = [one | {"system": f"This is about {one['domain']}."} for one in QUESTIONS]
+    other = {"question": "Hi?", "qid": "c", "system": "No field."}
+    together = lalign.generate("--system", "system.txt", *arguments, stdin=lines(*QUESTIONS, other))
+    assert responses(together) == responses(lalign.generate(*arguments, stdin=lines(*own, other)))
+    options = ("questions.jsonl", *arguments, "-o", "out.jsonl")
+    assert lalign.generate("--system", "system.txt", *options).status == 0
+    (tmp_path / "system.txt").write_text("That is about {{ domain }}.")
+    assert "system: " in told(lalign.generate("--system", "system.txt", *options, "--resume"))
+
+
+@pytest.mark.parametrize("option", ["contrast", "system", "against"])
+def test_a_field_that_such_a_text_lacks_is_laid_to_its_option(
+    lalign: Lalign, tmp_path: Path, questions: Path, option: str
+) -> None:
+    (tmp_path / "text.txt").write_text("Of {{ tone }}.")
+    (tmp_path / "principle.txt").write_text("Be kind.")
+    texts = ("--principle", "principle.txt", f"--{option}", "text.txt")
+    refused = told(
+        lalign("generate", "--model", "/nonexistent", *texts, "questions.jsonl", "--prompt-field", "question")
+    )
+    said = "principle" if option == "against" else option
+    assert refused == f"--{said}: 'tone' is undefined; the fields are qid, question, context, domain"
+
+
+def test_an_empty_principle_text_is_laid_to_its_option(lalign: Lalign, questions: Path) -> None:
+    assert told(lalign("generate", "questions.jsonl", "--principle-text", " ")) == "--principle-text: is empty"
+
+
 def test_a_principle_with_fields_is_told_by_its_text_when_resumed(
     lalign: Lalign, tmp_path: Path, tiny_folder: Path, questions: Path
 ) -> None:
@@ -117,9 +159,16 @@ def test_a_field_that_some_records_lack_is_theirs_to_miss(lalign: Lalign) -> Non
 
 @pytest.mark.parametrize(
     "arguments",
-    [("eval", "--principle-text", "{{ a }}"), ("bench", "--principle-text", "{{ a }}")],
+    [
+        *((command, "--principle-text", "{{ a }}") for command in ("eval", "bench")),
+        *((command, "--principle-text", "a", "--system", "text.txt") for command in ("eval", "bench")),
+        *((command, "--principle-text", "a", "--contrast", "text.txt") for command in ("eval", "bench")),
+    ],
 )
-def test_other_commands_fill_nothing(lalign: Lalign, arguments: tuple[str, ...]) -> None:
+def test_other_commands_fill_nothing(lalign: Lalign, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "text.txt").write_text("{{ a }}")
+    (tmp_path / "in.jsonl").write_bytes(lines({"prompt": "Hi"}))
+    arguments = (*arguments, "in.jsonl") if arguments[0] == "bench" else arguments
     assert "which records fill in generate and sweep alone" in told(lalign(*arguments))
 
 

@@ -127,6 +127,12 @@ def test_what_eval_score_and_judge_found_is_drawn_over_the_kl(lalign: Lalign, sw
         (b"[1, 2]", [], "a.jsonl: is nothing that lalign sweep"),
         (b"\xff\xfe", [], "a.jsonl: is nothing that lalign sweep"),
         (b'{\n"questions": 3\n}', [], "a.jsonl: is nothing that lalign sweep"),
+        (
+            b'{"id": 1, "line": 1, "alignment": "x", "error": {"type": "x", "message": "y"}}\n'
+            b'{"id": 1, "line": 2, "response": "Hi", "alignment": {"recipe": "lalign", "ratio": 1}}\n',
+            [],
+            "a.jsonl:1: alignment: is not as lalign writes it",
+        ),
         (b"", [], "a.jsonl: holds no records, or errors alone"),
         (b'{"id": 1, "line": 1, "error": {"type": "x", "message": "y"}}\n', [], "holds no records, or errors alone"),
         (None, [], "a.jsonl: No such file"),

@@ -164,6 +164,16 @@ class TestProgress:
             bar.reach(3, 8)
         assert capsys.readouterr().err == f"lalign: 40 s: 0 rec, {HARMLESS}\n"
 
+    def test_where_stderr_is_no_terminal_what_is_counted_comes_as_often(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        now = 0.0
+        with Progress(None, quiet=False, source="score", clock=lambda: now) as bar:
+            for seconds in (1.0, 31.0, 32.0):
+                now = seconds
+                bar.count(1)
+        assert capsys.readouterr().err == "lalign: 31 s: 2 rec\n"
+
     def test_quiet_is_quiet_in_a_log_too(self, capsys: pytest.CaptureFixture[str]) -> None:
         now = 0.0
         with Progress(4, quiet=True, source="in.jsonl", clock=lambda: now) as bar:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import browse, in_browser  # noqa: F401, a fixture
+from browser import browse, in_browser, page_data  # noqa: F401, a fixture
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -371,12 +371,48 @@ def test_hundreds_of_prompts_are_filtered_sorted_and_paged(tmp_path: Path, brows
     ]
 
 
+def saved_texts(path: Path) -> list[tuple[str, str]]:
+    """The prompt and response, or error, of each outcome that *Save responses* of the page gives."""
+    found = []
+    for prompt in page_data(path)["prompts"]:
+        for card in prompt["outcomes"]:
+            shown = card["error"] if "error" in card else "".join(text for text, *_ in card["spans"][: card["own"]])
+            found.append((prompt.get("exact", prompt["prompt"]), card.get("exact", shown)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tokens", "response"),
+    [
+        (("Yes", " sir.\nHu", "man:"), "Yes sir."),
+        (("Yes", " \x1b[31mred", "<|im_end|>"), "Yes \x1b[31mred"),
+        (("one\u2028two\u202e",), "one\u2028two\u202e"),
+        (("Hi", "<|im_end|>"), "Hi"),
+        (("Hi",), ""),
+    ],
+)
+def test_what_is_saved_is_the_response_to_the_character(tmp_path: Path, tokens: tuple[str, ...], response: str) -> None:
+    outcomes = [replace(result(point, tokens), response=response) for point in POINTS[:2]]
+    failure = Failure(1, 1, "template_error", "bad \x07", POINTS[2].point)
+    page(tmp_path / "a.html", [("What\u202e?", [*outcomes, failure])])
+    prompt = "What\u202e?"
+    assert saved_texts(tmp_path / "a.html") == [
+        *[(prompt, response)] * 2,
+        (prompt, "template_error: bad \x07"),
+    ]
+
+
+def test_a_text_that_is_shown_as_it_is_stands_there_once(tmp_path: Path) -> None:
+    page(tmp_path / "a.html", [sheet("Hello?", "Hi", " there")])
+    assert '"exact"' not in json.dumps(page_data(tmp_path / "a.html"))
+
+
 @in_browser
 def test_what_differs_from_ratio_0_is_marked_and_the_data_are_saved(
     tmp_path: Path,
     browse: Callable[[Path], str],  # noqa: F811
 ) -> None:
-    texts = (["The", " cat", " sat", " down"], ["The", " old", " cat", " down"], ["The", " cat", " sat", " down"])
+    texts = (["The", " cat", " sat", " down"], ["The", " old", " cat", " down"], ["The", " cat", " sat", "\u202e"])
     outcomes = [result(at, tokens) for at, tokens in zip(POINTS, texts, strict=True)]
     text = page(tmp_path / "a.html", [('Hello, "you"?', outcomes)])
     driver = """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.parquet
 import pytest
 from conftest import TinyTokenizer
 from hypothesis import given
@@ -106,6 +107,29 @@ def test_merged_shards_are_the_output_of_one_job(shards: Shards, merged: Path, s
     assert read_header(merged) == read_header(single)
     assert (told.lines, told.unknown) == (19, ())
     assert told.records == len(single.read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressed_shards_merge_into_a_compressed_output(shards: Shards, merged: Path, suffix: str) -> None:
+    paths = [shards.run(f"out.{number}.jsonl{suffix}", Shard(number, COUNT)) for number in range(1, COUNT + 1)]
+    packed = merged.with_name(f"merged.jsonl{suffix}")
+    merge_outputs(paths, packed)
+    merge_outputs(paths, merged)
+    single = shards.run("single.jsonl")
+    assert merged.read_bytes() == single.read_bytes()
+    assert packed.read_bytes() == shards.run(f"single.jsonl{suffix}").read_bytes()
+    assert read_header(packed) == read_header(single)
+    assert {path.name for path in merged.parent.glob("merged.*")} == {
+        *(merged.name, f"{merged.name}.run.json"),
+        *(packed.name, f"{packed.name}.run.json"),
+    }
+
+
+def test_shards_merge_into_parquet(shards: Shards, merged: Path) -> None:
+    path = merged.with_name("merged.parquet")
+    merge_outputs(shards.all(), path)
+    single = shards.run("single.parquet")
+    assert pyarrow.parquet.read_table(path).to_pylist() == pyarrow.parquet.read_table(single).to_pylist()
 
 
 def test_a_merged_output_can_be_resumed_and_its_errors_retried(shards: Shards, merged: Path) -> None:
@@ -208,6 +232,17 @@ class TestRefused:
         paths[2].write_bytes(paths[1].read_bytes())
         with pytest.raises(OutputError, match=r"^line 2 is in .*out\.2\.jsonl and .*out\.3\.jsonl; line 8 is in "):
             merge_outputs(paths, merged)
+
+    @pytest.mark.parametrize("cut", [-9, -1])
+    def test_a_compressed_output_that_was_damaged(self, shards: Shards, merged: Path, cut: int) -> None:
+        paths = [shards.run(f"out.{number}.jsonl.gz", Shard(number, COUNT)) for number in range(1, COUNT + 1)]
+        paths[1].write_bytes(paths[1].read_bytes()[:cut])
+        with pytest.raises(OutputError, match=r"out\.2\.jsonl\.gz: Compressed file ended before"):
+            merge_outputs(paths, merged)
+
+    def test_an_output_of_columns(self, shards: Shards, merged: Path) -> None:
+        with pytest.raises(OutputError, match=r"out\.parquet: a Parquet file cannot be merged"):
+            merge_outputs([shards.run("out.parquet")], merged)
 
     def test_an_output_that_is_not_there(self, shards: Shards, merged: Path) -> None:
         with pytest.raises(OutputError, match=r"missing\.jsonl: No such file"):

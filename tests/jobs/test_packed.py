@@ -14,7 +14,8 @@ import pytest
 from conftest import Lalign
 
 from lalign.errors import OutputError
-from lalign.jobs.output import open_output
+from lalign.jobs.header import End, read_header
+from lalign.jobs.output import open_output, whole_output
 from lalign.jobs.packed import Packed
 from lalign.records.source import zstd
 
@@ -123,6 +124,14 @@ class TestParquet:
         write(path, [record(1, input={"a": 1}), record(2, input={"a": "x"}).replace(b'"id":2', b'"id":"two"')])
         assert [(row["id"], row["input"]) for row in self.rows(path)] == [("1", '{"a":1}'), ("two", '{"a":"x"}')]
 
+    def test_inputs_have_every_digit_of_their_integers(self, tmp_path: Path) -> None:
+        path = tmp_path / "out.parquet"
+        long = b'{"n":123456789012345678901234567890,"m":-18446744073709551617}'
+        plain, batch = record(1, input={}), record(2, lalign={"line": 2, "input": {}})
+        write(path, [one.replace(b'"input":{}', b'"input":' + long) for one in (plain, batch)])
+        first, second = self.rows(path)
+        assert (first["input"], second["lalign"]["input"]) == (long.decode(), long.decode())
+
     def test_an_infinite_p_is_a_number(self, tmp_path: Path) -> None:
         path = tmp_path / "out.parquet"
         write(path, [record(1, alignment={"p": 2.0}), record(2, alignment={"p": "inf", "summary": {}})])
@@ -135,6 +144,32 @@ class TestParquet:
         assert len(self.rows(path)) == 9
         with pytest.raises(OutputError, match="is done, and a Parquet file cannot be continued"):
             open_output(path, resume=True)
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+class TestWhole:
+    def test_is_done_when_it_is_left(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        with whole_output(path, {"model": "tiny"}) as put:
+            for line in (3, 1, 3):
+                put(record(line), line=line)
+        read = gzip.open if name.endswith(".gz") else open
+        with read(path, "rb") as file:
+            assert file.read() == record(3) + record(1) + record(3)
+        header = read_header(path)
+        assert header is not None
+        assert (header.fingerprint, header.end) == ({"model": "tiny"}, End(3, 2))
+        assert {file.name for file in tmp_path.iterdir()} == {name, f"{name}.run.json"}
+
+    def test_left_by_an_error_it_replaces_nothing_packed(self, tmp_path: Path, name: str) -> None:
+        def fail() -> None:
+            with whole_output(tmp_path / name, {}) as put:
+                put(record(1), line=1)
+                raise OSError("no")
+
+        with pytest.raises(OSError, match="no"):
+            fail()
+        assert (tmp_path / name).exists() == (name == "out.jsonl")
 
 
 def test_other_names_are_plain(tmp_path: Path) -> None:

@@ -71,6 +71,44 @@ def test_openai_batch_output_takes_part(contestant: Any) -> None:
     assert match.texts == ("r", "s")
 
 
+def batch_answer(custom_id: str, text: str, **own: Any) -> dict[str, Any]:
+    """A line of batch results; with keys of lalign's own, one that lalign wrote."""
+    body = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+    line = {"id": "batch_req_1", "custom_id": custom_id, "response": {"status_code": 200, "body": body}, "error": None}
+    return line | ({"lalign": own} if own else {})
+
+
+def test_lalign_s_batch_output_has_its_prompts_too(contestant: Any) -> None:
+    a = contestant("a", batch_answer("x", "", line=1, input={"prompt": "Hi?"}))
+    (match,), _ = make_matches([(a, contestant("b", batch_answer("x", "s")))])
+    assert (match.texts, match.conversation[0].content) == (("", "s"), "Hi?")
+
+
+def test_an_id_as_a_text_meets_the_same_as_a_number(contestant: Any, tmp_path: Path) -> None:
+    openai = contestant("a", batch_answer("1", "a1"), batch_answer("2", "a2"), batch_answer("y", "ay"))
+    own = contestant("b", answer(2, "b2"), answer(1, "b1"), answer("z", "bz"))
+    matches, unmatched = make_matches([(openai, own)])
+    assert [(match.id, match.texts, match.conversation[0].content) for match in matches] == [
+        ("1", ("a1", "b1"), "p1"),
+        ("2", ("a2", "b2"), "p2"),
+    ]
+    assert unmatched == [Unmatched("a", "b", missing=2, failed=0)]
+    prompts = read_prompts(lines(tmp_path / "in.jsonl", {"prompt": "First?"}, {"prompt": "Second?"}))
+    matches, _ = make_matches([(openai, own)], prompts)
+    assert [match.conversation[0].content for match in matches] == ["First?", "Second?"]
+
+
+def test_an_id_that_is_there_as_both_meets_itself_alone(contestant: Any) -> None:
+    both = contestant("a", answer(1, "number"), answer("1", "text"))
+    (match,), _ = make_matches([(both, contestant("b", answer("1", "r")))])
+    assert (match.id, match.texts) == ("1", ("text", "r"))
+
+
+def test_of_two_ids_the_record_s_own_counts_as_everywhere(contestant: Any) -> None:
+    (match,), _ = make_matches([(contestant("a", answer("x", custom_id="y")), contestant("b", answer("x")))])
+    assert match.id == "x"
+
+
 def test_prompts_may_stand_in_a_file_of_their_own(contestant: Any, tmp_path: Path) -> None:
     bare = {"id": "x", "line": 1, "response": "r"}
     pairs = [(contestant("a", bare), contestant("b", bare))]

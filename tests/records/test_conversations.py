@@ -172,7 +172,7 @@ def test_sharegpt_turns_have_their_roles() -> None:
         ),
         (
             {"id": "x", "doc_id": 0, "doc": {"question": "a"}, "target": "b"},
-            "needs one of: messages, prompt, body.messages, chosen; the fields are doc, target (--prompt-field names",
+            "needs one of: messages, prompt, body.messages, chosen; the fields are doc, target (generate --prompt",
         ),
         ({"question": "a", "context": "b"}, "question: stands beside context, which may belong to it"),
         ({"query": "a", "input": "b"}, "query: stands beside input, which may belong to it"),

@@ -139,6 +139,20 @@ def test_csv_that_is_broken_is_refused(tmp_path: Path, text: bytes, told: str) -
     assert told in str(raised.value)
 
 
+@pytest.mark.parametrize("kept", [5, 40, -3])
+@pytest.mark.parametrize("name", ["in.csv.gz", "in.tsv.zst"])
+def test_a_damaged_packed_table_is_refused(tmp_path: Path, name: str, kept: int) -> None:
+    data = b"".join(b"%d,%d\n" % (number, number**9) for number in range(4000))
+    separator = b"\t" if ".tsv" in name else b","
+    packed = (gzip.compress if name.endswith(".gz") else zstd.compress)(data.replace(b",", separator))
+    (tmp_path / name).write_bytes(packed[:kept])
+    with pytest.raises(InputError, match=rf"{name}:\d+: "):
+        read(tmp_path / name)
+    (tmp_path / name).write_bytes(b"No such format")
+    with pytest.raises(InputError, match=rf"{name}:1: "):
+        read(tmp_path / name)
+
+
 def test_what_json_has_no_word_for_becomes_text(tmp_path: Path) -> None:
     row = {"when": datetime.datetime(2020, 1, 2), "cost": Decimal("1.50"), "raw": b"\xff\0", "nan": float("nan")}
     write_parquet(tmp_path / "in.parquet", [row])

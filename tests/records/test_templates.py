@@ -64,6 +64,12 @@ def test_what_is_no_template_is_refused() -> None:
         FieldTemplate("a\n{{ b", "prompt_template")
 
 
+def test_a_macro_that_calls_itself_is_an_error_of_the_record() -> None:
+    template = FieldTemplate("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "prompt_template")
+    outcome = parse_record(RawLine(3, b'{"a": 1}'), reading=Reading(prompt_template=template))
+    assert outcome == Failure(3, 3, "template_error", "prompt_template: calls itself without an end")
+
+
 @pytest.mark.parametrize(("text", "is_one"), [("{{ a }}", True), ("{% if a %}b{% endif %}", True), ("{a} %", False)])
 def test_is_told_by_its_marks(text: str, is_one: bool) -> None:
     assert is_template(text) == is_one

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import Lalign, TinyTokenizer
@@ -66,6 +67,14 @@ def scores(model: RewardModel, *records: dict[str, Any], batch_size: int = 16) -
 def write(path: Path, *records: dict[str, Any]) -> Path:
     path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
     return path
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The records of a packed output."""
+    if path.suffix == ".parquet":
+        found: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+        return [{**row, "input": orjson.loads(row["input"])} for row in found]
+    return [dict(answer.record) for answer in read_answers(path)]
 
 
 RECORDS = [kept(line, "ab" * (7 * line % 5 + 1), sample) for line in range(1, 8) for sample in (0, 1)]
@@ -228,6 +237,20 @@ class TestCommands:
         compared = lalign("score", "scored.jsonl", "scored.jsonl", "--plot", "two.svg")
         assert (compared.status, compared.out) == (0, b"")
         assert "mean +0.00, n = 6" in (tmp_path / "two.svg").read_text()
+
+    @pytest.mark.parametrize("name", ["out.jsonl.gz", "out.jsonl.zst", "out.parquet"])
+    def test_what_they_write_is_packed_by_its_name(
+        self, lalign: Lalign, folder: Path, tmp_path: Path, name: str
+    ) -> None:
+        write(tmp_path / "out.jsonl", *RECORDS)
+        scored, chosen = f"scored-{name}", f"best-{name}"
+        assert lalign("score", "out.jsonl", "--reward-model", folder, "-o", scored).status == 0
+        assert lalign("score", "out.jsonl", "--reward-model", folder, "-o", "scored.jsonl").status == 0
+        assert lalign("best", "scored.jsonl", "-o", chosen).status == 0
+        plain = lalign("best", "scored.jsonl").records
+        assert len(rows(tmp_path / scored)) == len(RECORDS)
+        assert rows(tmp_path / chosen) == plain
+        assert not list(tmp_path.glob("*.part"))
 
     @pytest.mark.parametrize(
         ("arguments", "problem"),

@@ -139,5 +139,11 @@ class MergeArguments:
 
     output: Annotated[
         Path,
-        option("File for the records of all, which must not exist.", OUTPUT, "--output", "-o", metavar="OUT.jsonl"),
+        option(
+            "File for the records of all, which must not exist, .gz, .zst and .parquet too.",
+            OUTPUT,
+            "--output",
+            "-o",
+            metavar="OUT.jsonl",
+        ),
     ]

@@ -47,6 +47,13 @@ class WrittenArguments:
     """Where records go, of a command that begins its output anew."""
 
     output: Annotated[
-        Path | None, option("Output file; - or nothing is stdout.", OUTPUT, "--output", "-o", metavar="OUT.jsonl")
+        Path | None,
+        option(
+            "Output file, .gz, .zst and .parquet too; - or nothing is stdout.",
+            OUTPUT,
+            "--output",
+            "-o",
+            metavar="OUT.jsonl",
+        ),
     ] = None
     overwrite: Annotated[bool, flag("Replace the output, and the plot, if they exist.", OUTPUT, "--overwrite")] = False
