@@ -41,7 +41,7 @@ class Journal:
         path: Path,
         *,
         overwrite: bool,
-        resume: bool,
+        resume: bool | None,
         retry_errors: bool,
         force: bool,
         clock: Callable[[], float],
@@ -67,8 +67,8 @@ class Journal:
         self._lock = PathLock(self._path, self._name)
         self._stream: io.FileIO | None = None
         try:
-            self._stream = self._existing(overwrite or resume)
-            self._continues = resume and self._stream is not None and os.fstat(self._stream.fileno()).st_size > 0
+            self._stream = self._existing(overwrite, resume)
+            self._continues = bool(resume) and self._stream is not None and os.fstat(self._stream.fileno()).st_size > 0
             self._stored = self._stored_header() if self._continues else None
         except BaseException:
             self._close()
@@ -184,11 +184,10 @@ class Journal:
             self._faulty = True
             raise
 
-    def _existing(self, may_write: bool) -> io.FileIO | None:
+    def _existing(self, overwrite: bool, resume: bool | None) -> io.FileIO | None:
         if not self._path.exists():
             return None
-        if not may_write:
-            raise OutputError(f"{self._name}: exists; --overwrite replaces it, --resume continues it")
+        check_replaceable(self._name, overwrite=overwrite, resume=resume)
         stream = io.FileIO(self._path, "a")
         try:
             hold(stream, self._name)
@@ -285,6 +284,14 @@ class Journal:
         if self._fingerprint is None:
             raise RuntimeError("start comes before write")
         write_header(self._path, Header(self._fingerprint, self._answered.mark(), self._end))
+
+
+def check_replaceable(name: str, *, overwrite: bool, resume: bool | None) -> None:
+    """Raises `OutputError` where neither is wanted for an output that exists; `resume` is None where it is not had."""
+    if not (overwrite or resume):
+        raise OutputError(
+            f"{name}: exists; --overwrite replaces it{'' if resume is None else ', --resume continues it'}"
+        )
 
 
 def _create(path: str, flags: int) -> int:
