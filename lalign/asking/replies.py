@@ -60,7 +60,9 @@ class Replies:
         with faults(str(self._path)):
             end = self._load(self._path) if self._resume and self._path.exists() else 0
             is_new = self._settings is None or bool(differences(self._settings, settings))
-            if is_new and end and not self._force:
+            if not self._stored:  # nothing that could be of other settings
+                end, is_new = 0, True
+            elif is_new and not self._force:
                 self._refuse(self._settings, settings)
             self._stream = io.FileIO(self._path, "a")
             self._stream.truncate(end)

@@ -20,6 +20,7 @@ from lalign.errors import OutputError
 from lalign.jobs.answered import AnsweredInput
 from lalign.jobs.header import End, Header, differences, read_header, write_header
 from lalign.jobs.locking import PathLock, hold
+from lalign.jobs.paths import check_replaceable
 from lalign.jobs.resume import Redone, Resumed, merge_redone, redone_path, scan, seal
 from lalign.jobs.stream import faults, write_all
 
@@ -284,14 +285,6 @@ class Journal:
         if self._fingerprint is None:
             raise RuntimeError("start comes before write")
         write_header(self._path, Header(self._fingerprint, self._answered.mark(), self._end))
-
-
-def check_replaceable(name: str, *, overwrite: bool, resume: bool | None) -> None:
-    """Raises `OutputError` where neither is wanted for an output that exists; `resume` is None where it is not had."""
-    if not (overwrite or resume):
-        raise OutputError(
-            f"{name}: exists; --overwrite replaces it{'' if resume is None else ', --resume continues it'}"
-        )
 
 
 def _create(path: str, flags: int) -> int:

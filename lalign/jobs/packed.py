@@ -23,8 +23,9 @@ import orjson
 
 from lalign.errors import OutputError, first_line
 from lalign.jobs.header import beside
-from lalign.jobs.journal import Journal, check_replaceable
+from lalign.jobs.journal import Journal
 from lalign.jobs.locking import PathLock
+from lalign.jobs.paths import check_replaceable
 from lalign.jobs.resume import Resumed
 from lalign.jobs.stream import faults
 from lalign.records.source import READ_ERRORS, zstd

@@ -141,9 +141,9 @@ class TestReplies:
         assert asker.asked == ["a", "a"]
 
     def test_a_job_that_got_no_reply_has_left_nothing_to_go_on_with(self, tmp_path: Path) -> None:
-        asker = Counting(most=0)
-        for _ in range(2):
-            assert self.asked(asker, tmp_path / "o", "a", resume=False) == []
+        for model in "mmn":
+            assert self.asked(Counting(most=0), tmp_path / "o", "a", model=model, resume=model == "n") == []
+        assert len((tmp_path / "o.replies").read_bytes().splitlines()) == 1
 
     def test_replies_under_other_settings_do_not_count(self, tmp_path: Path) -> None:
         first, second, third = Counting(most=1), Counting(most=1), Counting()
