@@ -58,8 +58,9 @@ class AskingJob:
     Args:
         tasks: all of them, in order.
         settings: what the records depend on besides the tasks and the model: flat, JSON values.
-        output: opened already; `replies` keeps what has been said and cannot be written yet.
+        output: opened already; `replies`, entered already, keeps what has been said and cannot be written yet.
         on_record: gets what is written, error records too.
+        unit: what tasks are called in messages, in the plural.
 
     Attributes:
         failures: how many error records this run has written.
@@ -73,8 +74,10 @@ class AskingJob:
         output: Output,
         replies: Replies,
         on_record: Callable[[dict[str, Any]], None] = lambda record: None,
+        unit: str = "tasks",
     ) -> None:
         self.tasks = tasks
+        self.unit = unit
         self.settings = settings
         self.output = output
         self.replies = replies
@@ -87,12 +90,14 @@ class AskingJob:
 
         Raises `OutputError` where it belongs to a run of other settings, `InputError` to one of other tasks.
         """
-        self.resumed = self.output.start({"lalign": lalign.__version__, **self.settings, **asker.fingerprint()})
+        settings = {"lalign": lalign.__version__, **self.settings, **asker.fingerprint()}
+        self.resumed = self.output.start(settings)
         if self.resumed.input is not None:
             self._compare()
+        self.replies.start(settings)
 
     def _compare(self) -> None:
-        comparison = Comparison(self.resumed)
+        comparison = Comparison(self.resumed, self.unit)
         lines = [task.as_line() for task in self.tasks[: comparison.last]]
         for line in lines:
             comparison.compare(line)

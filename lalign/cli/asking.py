@@ -6,14 +6,15 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lalign.cli import invocation
 from lalign.cli.app import FAILED
 from lalign.cli.arguments import AskArguments, ModelArguments, ResultArguments, RunArguments
+from lalign.cli.spelling import spelled
 from lalign.cli.terminal import Progress, say
 from lalign.errors import LalignError, OptionError
 from lalign.options import Sampling
@@ -21,9 +22,13 @@ from lalign.options import Sampling
 if TYPE_CHECKING:
     from lalign.asking.chats import Asker, Stopped
     from lalign.asking.job import Task
+    from lalign.asking.replies import Replies
     from lalign.jobs.paths import Named
 
 _TOKENS = 512
+_OF_ENDPOINT = ("key_variable", "concurrency", "retries", "timeout", "max_requests")
+# Of a model that lalign runs itself.
+_OF_RUNNING = ("batch_size", "memory_share", "compile")
 
 
 def sampling(asking: AskArguments, temperature: float, max_new_tokens: int | None = None) -> Sampling:
@@ -42,21 +47,58 @@ def body(asking: AskArguments, sampling: Sampling) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value is not None}
 
 
-def check(asking: AskArguments) -> None:
-    """That only one is asked, and nothing is wanted that it would not do. Raises `OptionError`."""
-    chosen = [
-        option
-        for option in ("write_requests", "read_responses", "url")
-        if getattr(asking, option) is not None and getattr(asking, option) != []
-    ]
+def check(
+    asking: AskArguments, model: ModelArguments, running: RunArguments, output: ResultArguments, nobody: str | None
+) -> None:
+    """That only one is asked, and nothing is wanted that would be passed over. Raises `OptionError`.
+
+    nobody: what asks nobody, where that is so: "stage filter".
+    """
+    local = (*given(model, _all(model)), *given(running, _OF_RUNNING))
+    if nobody is not None:
+        _refuse([*given(asking, _all(asking)), *local], lambda: f"is of no use to {nobody}, which asks nobody")
+        return
+    chosen = given(asking, ("write_requests", "read_responses", "url"))
     if len(chosen) > 1:
-        raise OptionError(chosen[0], f"does not go with --{chosen[1].replace('_', '-')}")
+        raise OptionError(chosen[0], f"does not go with {called(chosen[1])}")
     if asking.asked_model is None and chosen and chosen[0] != "read_responses":
-        raise OptionError("judge_model", f"is needed with --{chosen[0].replace('_', '-')}")
-    if asking.url is None and asking.max_requests is not None:
-        raise OptionError("max_requests", "is for an endpoint: --judge-url")
-    if asking.asked_model is not None and not chosen:
-        raise OptionError("judge_model", "is of an endpoint (--judge-url); a local model is named by --model")
+        raise OptionError("asked_model", f"is needed with {called(chosen[0])}")
+    if asking.url is None:
+        _refuse(given(asking, _OF_ENDPOINT), lambda: f"is for an endpoint: {called('url')}")
+    if chosen:
+        _refuse(local, lambda: f"is for a model that lalign runs itself; {called(chosen[0])} has another asked")
+    else:
+        of_another = given(asking, ("asked_model",))
+        _refuse(of_another, lambda: f"is of an endpoint ({called('url')}); a local model is named by --model")
+        of_requests = given(asking, ("request_options",))
+        _refuse(of_requests, lambda: f"is for an endpoint or a batch: {called('url')} or --write-requests")
+    if asking.write_requests is not None and not output.resume:
+        _refuse(given(output, ("output",)), lambda: "goes with --write-requests only to --resume")
+
+
+def given(options: Any, names: Iterable[str]) -> list[str]:
+    """Which of the options of these names are not as they are when they are left."""
+    unset = {option.name: option.default for option in fields(options)}
+    return [name for name in names if (value := getattr(options, name)) != unset[name] and value != []]
+
+
+def refuse_given(options: Any, names: Iterable[str], problem: str) -> None:
+    """Raises `OptionError` for the first of the options of these names that is given."""
+    _refuse(given(options, names), lambda: problem)
+
+
+def _refuse(names: Iterable[str], problem: Callable[[], str]) -> None:
+    for name in names:
+        raise OptionError(name, problem())
+
+
+def called(option: str) -> str:
+    """An option as the user typed it, or would."""
+    return spelled(option, sys.argv[1:])
+
+
+def _all(options: Any) -> list[str]:
+    return [option.name for option in fields(options)]
 
 
 def open_asker(asking: AskArguments, sampling: Sampling, model: ModelArguments, running: RunArguments) -> Asker:
@@ -98,14 +140,22 @@ def check_files(reads: list[Named], output: Path | None, others: dict[str, Path 
         may_replace(option, path, overwrite=overwrite)
 
 
-def opened(output: ResultArguments) -> Any:
-    """The output, to be entered. Raises `OutputError`, `OptionError`."""
+def file_of(output: ResultArguments) -> Path | None:
+    """The file that results go to; None for stdout, a pipe or a device, which cannot be read again."""
+    from lalign.jobs.output import is_stream
+
+    path = invocation.path(output.output)
+    return None if path is None or is_stream(path) else path
+
+
+def opened(output: ResultArguments, *, resumable: bool = True) -> Any:
+    """The output, to be entered; `resumable` of what can be gone on with. Raises `OutputError`, `OptionError`."""
     from lalign.jobs.output import open_output
 
     return open_output(
         output.output,
         overwrite=output.overwrite,
-        resume=output.resume,
+        resume=output.resume if resumable else None,
         retry_errors=output.retry_errors,
         force=output.force,
     )
@@ -135,14 +185,17 @@ def do_tasks(
     output: ResultArguments,
     running: RunArguments,
     source: str,
+    unit: str,
     on_record: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> Done:
-    """Ask what is to be asked, into the output; `opening` the asker comes once the output is ready to be written."""
-    from lalign.asking.job import AskingJob
-    from lalign.asking.replies import Replies
+    """Ask what is to be asked, into the output; `opening` the asker comes once the output is ready to be written.
 
-    with opened(output) as file, Replies(invocation.path(output.output), resume=output.resume) as replies:
-        job = AskingJob(tasks, settings, file, replies, on_record)
+    source: what is done, for the progress; unit: what tasks are called, in the plural.
+    """
+    from lalign.asking.job import AskingJob
+
+    with opened(output) as file, _replies(output) as replies:
+        job = AskingJob(tasks, settings, file, replies, on_record, unit)
         asker = opening()
         job.start(asker)
 
@@ -159,23 +212,34 @@ def write_left(
     asking: AskArguments,
     body: dict[str, Any],
     output: ResultArguments,
+    unit: str,
 ) -> int:
-    """Write requests in OpenAI's Batch form: all, or with --resume those that have no answer yet; returns 0."""
+    """Write requests in OpenAI's Batch form: all, or with --resume those that have no answer yet; returns 0.
+
+    What has an error record has no answer, whether or not --retry-errors says so: else nothing would be written once
+    responses were read, which leaves no place without a record.
+    """
     from lalign.asking.batch_files import BatchResponses, write_requests
     from lalign.asking.job import AskingJob
-    from lalign.asking.replies import Replies
 
     assert asking.write_requests is not None
     if output.resume:
-        with opened(output) as file, Replies(invocation.path(output.output), resume=True) as replies:
-            job = AskingJob(tasks, settings, file, replies)
+        with opened(replace(output, retry_errors=True)) as file, _replies(output) as replies:
+            job = AskingJob(tasks, settings, file, replies, unit=unit)
             job.start(BatchResponses([]))
             chats = job.waiting()
+            again = " with --resume --retry-errors" if job.resumed.records else " with --resume"
     else:
-        chats = [chat for task in tasks for chat in task.chats(0)]
+        chats, again = [chat for task in tasks for chat in task.chats(0)], ""
     count = write_requests(asking.write_requests, chats, asking.asked_model or "", body)
-    say(f"{count} requests to {asking.write_requests}; --read-responses reads what comes of them")
+    say(f"{count} requests to {asking.write_requests}; --read-responses{again} reads what comes of them")
     return 0
+
+
+def _replies(output: ResultArguments) -> Replies:
+    from lalign.asking.replies import Replies
+
+    return Replies(file_of(output), resume=output.resume, overwrite=output.overwrite, force=output.force)
 
 
 def carry_on(
@@ -198,12 +262,13 @@ def carry_on(
             status = FAILED
     if interruption or status:
         said = "interrupted" if interruption else "not all is done"
-        say(f"{said}{_how_to_resume(output.output)}")
+        say(f"{said}{how_to_resume(file_of(output))}")
     return interruption.status if interruption else status
 
 
-def _how_to_resume(output: Path | None) -> str:
-    if output is None or str(output) == "-":
+def how_to_resume(output: Path | None) -> str:
+    """The end of a message that a job did not come to its end, where there is an output to go on with."""
+    if output is None:
         return ""
     words = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
     return f"; resume with: lalign {shlex.join([*words, '--resume'])}"

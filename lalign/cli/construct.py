@@ -67,16 +67,21 @@ def construct(
 
     check_extra()
     path = invocation.path(source)
-    _check(stage, path, constructing, asking, output)
+    _check(stage, constructing, output)
+    questions.check(asking, model, running, output, "stage filter" if stage == "filter" else None)
+    _check_files(path, constructing, asking, output)
     if stage == "filter":
         return _filter(path, constructing, output)
     sampling = questions.sampling(asking, _TEMPERATURE, max_new_tokens=_TOKENS.get(stage))
     body = questions.body(asking, sampling)
     own = invocation.text(constructing.prompt, "prompt")
     tasks = _tasks(stage, path, constructing, own)
-    settings = {"stage": stage, "instructions": sorted({task.instructions for task in tasks})}
+    unit = "requests" if stage == "questions" else stage
+    settings: dict[str, Any] = {"stage": stage, "instructions": sorted({task.instructions for task in tasks})}
+    if stage == "questions":
+        settings["seed"] = constructing.seed or 0
     if asking.write_requests is not None:
-        return questions.write_left(tasks, settings, asking, body, output)
+        return questions.write_left(tasks, settings, asking, body, output, unit)
     done = questions.do_tasks(
         tasks,
         settings,
@@ -84,8 +89,9 @@ def construct(
         output,
         running,
         f"construct {stage}",
+        unit,
     )
-    return done.tell(f"{len(tasks)} {'requests' if stage == 'questions' else stage}")
+    return done.tell(f"{len(tasks)} {unit}")
 
 
 def _tasks(stage: str, path: Path | None, constructing: ConstructArguments, own: str | None) -> Sequence[Any]:
@@ -114,7 +120,7 @@ def _filter(path: Path | None, constructing: ConstructArguments, output: ResultA
     similarity = SIMILARITY if constructing.similarity is None else constructing.similarity
     kept = [one for file in constructing.besides or [] for one in read_questions(file)]
     records, report = filter_questions(read_candidates(path), similarity, kept)
-    with questions.opened(output) as file:
+    with questions.opened(output, resumable=False) as file:
         file.start({"lalign": lalign.__version__, "job": "filter", "similarity": similarity})
         for number, record in enumerate(records, start=1):
             numbered = {**record, "line": number}
@@ -131,28 +137,29 @@ def _filter(path: Path | None, constructing: ConstructArguments, output: ResultA
     return 0
 
 
-def _check(
-    stage: str, path: Path | None, constructing: ConstructArguments, asking: AskArguments, output: ResultArguments
-) -> None:
-    """All that can be wrong with the options by themselves. Raises `OptionError`."""
+def _check(stage: str, constructing: ConstructArguments, output: ResultArguments) -> None:
+    """All that can be wrong with the stage's own options by themselves. Raises `OptionError`."""
     from lalign.jobs.packed import SUFFIXES
-    from lalign.jobs.paths import Named
 
     validation.choice("stage", stage, STAGES)
-    questions.check(asking)
     for option, of in _OF_STAGE.items():
-        if getattr(constructing, option) not in (None, False) and stage != of:
-            raise OptionError(option, f"is of stage {of}, not {stage}")
+        if stage != of:
+            questions.refuse_given(constructing, (option,), f"is of stage {of}, not {stage}")
     if stage == "filter":
-        for option in ("url", "write_requests", "read_responses"):
-            if getattr(asking, option):
-                raise OptionError(option, "is of no use to stage filter, which asks nobody")
         if output.resume:
             raise OptionError("resume", "is of no use to stage filter, which asks nobody")
         if constructing.prompt is not None:
             raise OptionError("prompt", "is of no use to stage filter, which asks nobody")
     if output.output is not None and output.output.suffix.lower() in SUFFIXES:
         raise OptionError("output", f"{output.output}: is written as JSON Lines, for the next stage to read")
+
+
+def _check_files(
+    path: Path | None, constructing: ConstructArguments, asking: AskArguments, output: ResultArguments
+) -> None:
+    """That no file is written which is read, or replaced unasked. Raises `OptionError`."""
+    from lalign.jobs.paths import Named
+
     reads = [Named("input", path)] if path is not None else []
     named = [*(("besides", one) for one in constructing.besides or []), ("prompt", constructing.prompt)]
     named += [("read_responses", one) for one in asking.read_responses or []]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -23,8 +24,10 @@ from lalign.cli.arguments import (
     SamplingArguments,
     grouped,
 )
+from lalign.cli.asking import how_to_resume
 from lalign.cli.named_files import check_paths
-from lalign.cli.terminal import Progress, show
+from lalign.cli.spelling import is_typed
+from lalign.cli.terminal import Progress, say, show
 from lalign.errors import OptionError
 from lalign.options import Execution, Prompting
 from lalign.sweep.ranges import parse_range, sweep_points
@@ -47,6 +50,14 @@ class _Asked:
     system: str | None
     prompting: Prompting
     execution: Execution
+
+
+class _Stopped(Exception):
+    """A signal has come, and what was chosen so far stands in the output; `status` is the command's."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("interrupted")
+        self.status = status
 
 
 @app.command("eval", no_args_is_help=False)
@@ -78,7 +89,11 @@ def evaluate(
     wanted = _wanted(source, asked, alignment, running)
     if asked.models:
         return _several(asked.models, wanted, asked, model, running)
-    found = _one(wanted, asked, model, running)
+    try:
+        found = _one(wanted, asked, model, running)
+    except _Stopped as stopped:
+        say(f"interrupted{how_to_resume(asked.output)}")
+        return stopped.status
     show(table(found))
     if asked.plot is not None:
         about = about_evaluation(found.model, wanted.principle)
@@ -90,14 +105,34 @@ def evaluate(
 def _several(
     names: list[str], wanted: _Asked, asked: EvalArguments, model: ModelArguments, running: RunArguments
 ) -> int:
+    """Each model in turn; what is known of some is not lost with the next one, nor drawn as if it were all."""
     from lalign.evaluation.runs import to_runs
 
-    stored = []
     for name in names:
-        found = _one(wanted, asked, replace(model, model=name), running)
-        stored.append(orjson.loads(orjson.dumps(found.to_dict())))
+        _check_model(replace(model, model=name))
+    stored: list[Any] = []
+    try:
+        for name in names:
+            found = _one(wanted, asked, replace(model, model=name), running)
+            stored.append(orjson.loads(orjson.dumps(found.to_dict())))
+    except BaseException:
+        if stored:
+            _side_by_side(to_runs(stored), replace(asked, plot=None))
+        raise
     _side_by_side(to_runs(stored), asked)
     return 0
+
+
+def _check_model(model: ModelArguments) -> None:
+    """That a model is there and of a kind that can be asked, without its weights. Raises `ModelError`."""
+    from lalign.models.loading import load_tokenizer
+    from lalign.models.location import gguf_file
+
+    options = invocation.model_options(model)
+    if model.engine == "torch":
+        load_tokenizer(options)
+    elif options.name is not None:
+        gguf_file(options.name)
 
 
 def _merge(files: list[Path], asked: EvalArguments) -> int:
@@ -127,12 +162,13 @@ def _side_by_side(runs: list[Any], asked: EvalArguments) -> None:
 
 
 def _one(wanted: _Asked, asked: EvalArguments, model: ModelArguments, running: RunArguments) -> Evaluation:
-    """One model asked everything that its output does not hold yet."""
+    """One model asked everything that its output does not hold yet. Raises `_Stopped` once a signal has come."""
     from lalign.evaluation.evaluation import BASELINES
     from lalign.evaluation.evaluation import evaluate as run_evaluation
     from lalign.evaluation.job import AskedItems
     from lalign.evaluation.preferences import make_items
     from lalign.jobs.output import open_output
+    from lalign.jobs.signals import Interruption
 
     opened: Any = nullcontext()
     if asked.output is not None:
@@ -146,7 +182,14 @@ def _one(wanted: _Asked, asked: EvalArguments, model: ModelArguments, running: R
             items = make_items(wanted.questions, principle=wanted.principle, **cast(Any, chosen))
             settings = {**_fingerprint(wanted, points), "model": aligner.backend.fingerprint()}
             records = AskedItems(output, asked.output, items, points, settings)
-        with Progress(None, quiet=running.quiet, source="eval", unit="item") as bar:
+        signals: Any = nullcontext() if output is None else Interruption()
+        with signals as interruption, Progress(None, quiet=running.quiet, source="eval", unit="item") as bar:
+
+            def reach(done: int, total: int) -> None:
+                bar.reach(done, total)
+                if interruption and done < total:
+                    raise _Stopped(interruption.status)
+
             found = run_evaluation(
                 aligner,
                 wanted.questions,
@@ -156,7 +199,7 @@ def _one(wanted: _Asked, asked: EvalArguments, model: ModelArguments, running: R
                 system=wanted.system,
                 prompting=wanted.prompting,
                 execution=wanted.execution,
-                progress=bar.reach,
+                progress=reach,
                 on_score=None if records is None else records.put,
                 standing=() if records is None else records.standing,
             )
@@ -215,6 +258,8 @@ def _wanted(source: Path | None, asked: EvalArguments, alignment: AlignmentArgum
 def _check(source: Path | None, asked: EvalArguments, alignment: AlignmentArguments, model: ModelArguments) -> None:
     from lalign.jobs.packed import SUFFIXES
 
+    if sum(is_typed("--model", [word]) for word in sys.argv[1:]) > 1:
+        raise OptionError("model", "is there more than once; --models A --models B asks several models in turn")
     if asked.models and model.model is not None:
         raise OptionError("models", "goes in place of --model")
     if asked.models and asked.output is not None:

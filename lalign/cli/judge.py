@@ -50,6 +50,8 @@ def judge(
 
     check_extra()
     _check(files, judging, asking, output)
+    questions.check(asking, model, running, output, _asks_nobody(judging))
+    _check_files(files, judging, asking, output)
     own = invocation.text(judging.judge_prompt, "judge_prompt")
     instructions = default_instructions() if own is None else check_instructions(own)
     sampling = questions.sampling(asking, 0.0)
@@ -66,7 +68,7 @@ def judge(
     tasks = [JudgeTask(match, instructions) for match in matches]
     settings = {"instructions": instructions, "contests": contest_names(matches)}
     if asking.write_requests is not None:
-        return questions.write_left(tasks, settings, asking, body, output)
+        return questions.write_left(tasks, settings, asking, body, output, "matches")
     return _judge(tasks, settings, judging, asking, output, model, running)
 
 
@@ -87,7 +89,7 @@ def _judge(
         if "error" not in record:
             written.append(from_record(record, "stdout"))
 
-    path = invocation.path(output.output)
+    path = questions.file_of(output)
     sampling = questions.sampling(asking, 0.0)
     done = questions.do_tasks(
         tasks,
@@ -96,6 +98,7 @@ def _judge(
         output,
         running,
         "judge",
+        "matches",
         collect,
     )
     _report(written if path is None else list(read_judged(path)), judging, path)
@@ -108,7 +111,7 @@ def _count_votes(matches: list[Match], judging: JudgeArguments, output: ResultAr
 
     voters = read_votes(judging.votes or [], matches)
     merged = merge_votes(matches, voters)
-    with questions.opened(output) as opened:
+    with questions.opened(output, resumable=False) as opened:
         opened.start({"voters": list(voters)})
         for match, judged, votes in merged:
             record = to_record(match.number, judged) | {"votes": votes}
@@ -116,8 +119,8 @@ def _count_votes(matches: list[Match], judging: JudgeArguments, output: ResultAr
         opened.sync()
     outcomes = [judged for _, judged, _ in merged]
     by_model = None if judging.compare is None else list(read_judged(judging.compare))
-    found = agreements(voters, outcomes, by_model)
-    _report(outcomes, judging, invocation.path(output.output), {"agreement": [one.to_dict() for one in found]})
+    found = agreements(voters, merged, by_model)
+    _report(outcomes, judging, questions.file_of(output), {"agreement": [one.to_dict() for one in found]})
     for one in found:
         say(one.told())
     return 0
@@ -156,7 +159,10 @@ def _matches(files: list[Path], judging: JudgeArguments) -> list[Match]:
     from lalign.judging.matches import contests, make_matches
 
     names = judging.name or _names(files)
-    contestants = [read_contestant(file, name, judging.response_field) for file, name in zip(files, names, strict=True)]
+    fields = judging.response_field or ["response"]
+    if len(fields) == 1:
+        fields = fields * len(files)
+    contestants = [read_contestant(*each) for each in zip(files, names, fields, strict=True)]
     prompts = read_prompts(judging.prompts, contestants) if judging.prompts is not None else None
     matches, unmatched = make_matches(contests(contestants, cast(Any, judging.match)), prompts)
     for one in unmatched:
@@ -170,29 +176,58 @@ def _names(files: list[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
+def _asks_nobody(judging: JudgeArguments) -> str | None:
+    """The option for which no model is asked."""
+    return "--page" if judging.page is not None else "--votes" if judging.votes else None
+
+
 def _check(files: list[Path], judging: JudgeArguments, asking: AskArguments, output: ResultArguments) -> None:
-    """All that can be wrong with the options by themselves. Raises `OptionError`."""
+    """All that can be wrong with the command's own options by themselves. Raises `OptionError`."""
     from lalign.figures.canvas import plot_format
     from lalign.jobs.packed import SUFFIXES
-    from lalign.jobs.paths import Named
+    from lalign.judging.ballots import check_seed
 
-    questions.check(asking)
+    check_seed(judging.seed)
     if output.output is not None and output.output.suffix.lower() in SUFFIXES:
         raise OptionError("output", f"{output.output}: judged matches are written as JSON Lines, and read again")
-    if judging.name is not None and len(judging.name) != len(files):
+    if judging.name and len(judging.name) != len(files):
         raise OptionError("name", f"{len(judging.name)} names for {len(files)} files")
+    if len(judging.response_field or []) not in (0, 1, len(files)):
+        problem = f"one for all files or one for each, not {len(judging.response_field or [])} for {len(files)}"
+        raise OptionError("response_field", problem)
     if doubled := [name for name, count in Counter(judging.name or map(str, files)).items() if count > 1]:
-        raise OptionError("name", f"{doubled[0]!r} is there twice")
+        raise OptionError("name" if judging.name else "files", f"{doubled[0]!r} is there twice")
     elsewhere = [option for option in ("page", "votes") if getattr(judging, option)]
     elsewhere += [option for option in ("url", "write_requests", "read_responses") if getattr(asking, option)]
     if len(elsewhere) > 1:
-        raise OptionError(elsewhere[0], f"does not go with --{elsewhere[1].replace('_', '-')}")
+        raise OptionError(elsewhere[0], f"does not go with {questions.called(elsewhere[1])}")
     if judging.compare is not None and not judging.votes:
         raise OptionError("compare", "only goes with --votes")
     if judging.votes and output.resume:
         raise OptionError("resume", "is of no use to --votes, which asks nobody")
+    _check_passed_over(judging, asking, output)
     if judging.plot is not None:
         plot_format(judging.plot, page=False)
+
+
+def _check_passed_over(judging: JudgeArguments, asking: AskArguments, output: ResultArguments) -> None:
+    """That nothing is wanted that comes of verdicts where there are none. Raises `OptionError`."""
+    nobody = _asks_nobody(judging) or ("--write-requests" if asking.write_requests is not None else None)
+    if nobody is None:
+        return
+    problem = f"is of no use to {nobody}, which asks nobody"
+    if nobody != "--write-requests":
+        questions.refuse_given(judging, ("judge_prompt",), problem)
+    if nobody != "--votes":
+        questions.refuse_given(judging, ("plot", "summary"), problem)
+    if nobody == "--page":
+        questions.refuse_given(output, ("output", "resume", "retry_errors", "force"), problem)
+
+
+def _check_files(files: list[Path], judging: JudgeArguments, asking: AskArguments, output: ResultArguments) -> None:
+    """That no file is written which is read, or replaced unasked. Raises `OptionError`."""
+    from lalign.jobs.paths import Named
+
     reads = [Named("input", file) for file in files]
     reads += [Named("votes", file) for file in judging.votes or []]
     reads += [Named("read_responses", file) for file in asking.read_responses or []]

@@ -21,6 +21,7 @@ from lalign.cli import (  # noqa: F401, their commands declare themselves on imp
     score,
 )
 from lalign.cli.app import FAILED, USAGE, app
+from lalign.cli.spelling import spelled
 from lalign.cli.terminal import say
 from lalign.errors import LalignError, OptionError
 
@@ -41,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     except LalignError as error:
         if debug:
             traceback.print_exc()
-        say(_as_option(error) if isinstance(error, OptionError) else str(error))
+        say(f"{spelled(error.option, arguments)}: {error.problem}" if isinstance(error, OptionError) else str(error))
         return USAGE
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted")
@@ -51,7 +52,3 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         say(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
         return FAILED
-
-
-def _as_option(error: OptionError) -> str:
-    return f"--{error.option.replace('_', '-')}: {error.problem}"

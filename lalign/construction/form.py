@@ -63,6 +63,16 @@ def read_fields(text: str, names: Iterable[str]) -> dict[str, str]:
     return {name: found[name] for name in names}
 
 
+def within(text: str) -> str:
+    """A field's text up to the `]]` that ends its block; brackets that the text itself has opened end nothing."""
+    depth = 0
+    for place, letter in enumerate(text):
+        if depth == 0 and text.startswith(CLOSE, place):
+            return text[:place]
+        depth = max(0, depth + (letter == "[") - (letter == "]"))
+    return text
+
+
 def write_block(fields: Mapping[str, str]) -> str:
     """The block that `read_blocks` reads these fields from."""
     lines = [f"<<{name.capitalize()}>>: {value}" for name, value in fields.items()]

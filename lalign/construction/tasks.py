@@ -13,7 +13,7 @@ import orjson
 from lalign.asking.chats import Chat, Reply, user_chat
 from lalign.asking.instructions import fill
 from lalign.asking.job import Unreadable
-from lalign.construction.form import Broken, read_blocks, read_fields, write_block
+from lalign.construction.form import Broken, read_blocks, read_fields, within, write_block
 from lalign.construction.questions import ANSWERS, FIELDS, PREFERENCES, USERS, Question
 from lalign.construction.similarity import names_person, repeats, sorted_words
 from lalign.errors import InputError
@@ -179,7 +179,7 @@ def _only_field(reply: Reply, name: str) -> str:
         (text,) = read_fields(reply.text, [name]).values()
     except ValueError as error:
         raise Unreadable("unparsable", str(error)) from None
-    return " ".join(text.removesuffix("]]").split())
+    return " ".join(within(text).split())
 
 
 def _salt(attempt: int) -> str:

@@ -229,6 +229,8 @@ def _parquet(path: Path | None, name: str) -> list[Any]:
 def _question(line: int, fields: Any) -> Question:
     if not isinstance(fields, dict):
         raise _Unusable("line", f"must be an object, not {shortened(fields)}")
+    if isinstance(fields.get("error"), dict) and fields.get("answer_a") is None and fields.get("choices") is None:
+        raise _Unusable("error", "is an error record, which `lalign construct filter` leaves out")
     if fields.get("question") is not None:
         return Question(
             line,

@@ -13,7 +13,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from lalign.asking.instructions import transcript
 from lalign.errors import OutputError
 from lalign.figures.page import visible
-from lalign.judging.ballots import is_swapped, on_ballot, pair_key
+from lalign.judging.ballots import check_seed, is_swapped, on_ballot, pair_key
 from lalign.judging.matches import Match
 
 
@@ -21,8 +21,10 @@ def write_ballot(path: Path, matches: Sequence[Match], seed: int) -> int:
     """Write the page; returns how many pairs are on it.
 
     It needs no network. Texts travel as JSON and become text nodes, never markup; a policy in the page forbids all
-    scripts but its own, and all requests. Raises `OutputError` where the file cannot be written.
+    scripts but its own, and all requests. Raises `OutputError` where the file cannot be written, `OptionError` for a
+    seed that the page could not give back.
     """
+    check_seed(seed)
     asked = on_ballot(matches, seed)
     data = htmlsafe_json_dumps({"seed": seed, "pairs": [_pair(match, seed) for match in asked]})
     digest = hashlib.sha256(data.encode()).hexdigest()

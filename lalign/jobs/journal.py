@@ -20,6 +20,7 @@ from lalign.errors import OutputError
 from lalign.jobs.answered import AnsweredInput
 from lalign.jobs.header import End, Header, differences, read_header, write_header
 from lalign.jobs.locking import PathLock, hold
+from lalign.jobs.paths import check_replaceable
 from lalign.jobs.resume import Redone, Resumed, merge_redone, redone_path, scan, seal
 from lalign.jobs.stream import faults, write_all
 
@@ -41,7 +42,7 @@ class Journal:
         path: Path,
         *,
         overwrite: bool,
-        resume: bool,
+        resume: bool | None,
         retry_errors: bool,
         force: bool,
         clock: Callable[[], float],
@@ -67,8 +68,8 @@ class Journal:
         self._lock = PathLock(self._path, self._name)
         self._stream: io.FileIO | None = None
         try:
-            self._stream = self._existing(overwrite or resume)
-            self._continues = resume and self._stream is not None and os.fstat(self._stream.fileno()).st_size > 0
+            self._stream = self._existing(overwrite, resume)
+            self._continues = bool(resume) and self._stream is not None and os.fstat(self._stream.fileno()).st_size > 0
             self._stored = self._stored_header() if self._continues else None
         except BaseException:
             self._close()
@@ -184,11 +185,10 @@ class Journal:
             self._faulty = True
             raise
 
-    def _existing(self, may_write: bool) -> io.FileIO | None:
+    def _existing(self, overwrite: bool, resume: bool | None) -> io.FileIO | None:
         if not self._path.exists():
             return None
-        if not may_write:
-            raise OutputError(f"{self._name}: exists; --overwrite replaces it, --resume continues it")
+        check_replaceable(self._name, overwrite=overwrite, resume=resume)
         stream = io.FileIO(self._path, "a")
         try:
             hold(stream, self._name)

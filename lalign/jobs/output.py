@@ -53,15 +53,15 @@ def open_output(
     path: str | Path | None = None,
     *,
     overwrite: bool = False,
-    resume: bool = False,
+    resume: bool | None = None,
     retry_errors: bool = False,
     force: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Output:
     """Opens the output of one job, before any other work. None or `-` is stdout; pipes and devices are streams too.
 
-    `clock` counts seconds. Raises `OutputError` where the output cannot be written or must not be, `OptionError` for
-    options that do not go together.
+    `resume` is None where the caller has no such thing to offer. `clock` counts seconds. Raises `OutputError` where the
+    output cannot be written or must not be, `OptionError` for options that do not go together.
     """
     if resume and overwrite:
         raise OptionError("resume", "does not go with overwrite")
@@ -69,7 +69,7 @@ def open_output(
         raise OptionError("retry_errors" if retry_errors else "force", "only goes with resume")
     path = Path("-" if path is None else path)
     with faults(str(path)):
-        if str(path) != "-" and not _is_stream(path):
+        if str(path) != "-" and not is_stream(path):
             return (Packed if path.suffix.lower() in SUFFIXES else Journal)(
                 path, overwrite=overwrite, resume=resume, retry_errors=retry_errors, force=force, clock=clock
             )
@@ -107,7 +107,8 @@ def whole_output(
         output.sync()
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
+    """Whether what is there is a pipe or a device, which takes records and cannot be read again."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -26,6 +26,7 @@ from lalign.errors import OutputError, first_line
 from lalign.jobs.header import beside
 from lalign.jobs.journal import Journal
 from lalign.jobs.locking import PathLock
+from lalign.jobs.paths import check_replaceable
 from lalign.jobs.resume import Resumed
 from lalign.jobs.stream import faults
 from lalign.records.json_line import exact_json
@@ -46,7 +47,7 @@ class Packed:
     replaced, or cannot be resumed.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool, resume: bool, **options: Any) -> None:
+    def __init__(self, path: Path, *, overwrite: bool, resume: bool | None, **options: Any) -> None:
         self._path = Path(os.path.realpath(path))
         self._name = str(path)
         self._part = beside(self._path, PART)
@@ -54,8 +55,8 @@ class Packed:
         check_packing(self._path, self._name)
         self._lock = PathLock(self._path, self._name)
         try:
-            if self._path.exists() and not (overwrite or resume):
-                raise OutputError(f"{self._name}: exists; --overwrite replaces it, --resume continues it")
+            if self._path.exists():
+                check_replaceable(self._name, overwrite=overwrite, resume=resume)
             if resume and self._path.exists() and not self._part.exists():
                 self._unpack()
             self._journal = Journal(self._part, overwrite=overwrite, resume=resume, **options)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lalign.errors import OptionError
+from lalign.errors import OptionError, OutputError
 from lalign.jobs.header import beside
 
 # What goes with an output, while a job runs or for good.
@@ -49,6 +49,14 @@ def may_replace(option: str, path: Path, *, overwrite: bool) -> None:
     """Raises `OptionError` where a file would be replaced without having been asked for."""
     if os.path.lexists(path) and not overwrite and not path.is_char_device():
         raise OptionError(option, f"{path}: exists; --overwrite replaces it")
+
+
+def check_replaceable(name: str, *, overwrite: bool, resume: bool | None) -> None:
+    """Raises `OutputError` where neither is wanted for an output that exists; `resume` is None where it is not had."""
+    if not (overwrite or resume):
+        raise OutputError(
+            f"{name}: exists; --overwrite replaces it{'' if resume is None else ', --resume continues it'}"
+        )
 
 
 def _check(written: Named, file: Path | int, others: Iterable[tuple[Named, Path | int]]) -> None:

@@ -186,12 +186,16 @@ class Reader:
 class Comparison:
     """The input, line by line, with what an output says of it.
 
+    Args:
+        unit: what lines are called in messages, in the plural.
+
     Attributes:
         covered: the digest tells of lines up to this number.
         last: the last line to be compared.
     """
 
-    def __init__(self, resumed: Resumed) -> None:
+    def __init__(self, resumed: Resumed, unit: str = "lines") -> None:
+        self._unit = unit
         self._expected = resumed.input or InputMark()
         self.covered = self._expected.lines
         self.last = max(resumed.last_line, self.covered)
@@ -216,6 +220,6 @@ class Comparison:
     def end(self) -> None:
         """No more lines. Raises `InputError` where there are too few, or they are not those that were answered."""
         if self._awaited is not None or self._seen < self.covered:
-            raise InputError(f"the input has lost some of the {self.last} lines the output answers")
+            raise InputError(f"the input has lost some of the {self.last} {self._unit} the output answers")
         if self._digest != self._expected.digest:
-            raise InputError(f"the first {self.covered} lines of the input are not those the output answers")
+            raise InputError(f"the first {self.covered} {self._unit} of the input are not those the output answers")

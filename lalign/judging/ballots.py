@@ -9,9 +9,17 @@ import hashlib
 import random
 from collections.abc import Sequence
 
+from lalign import validation
 from lalign.judging.matches import Match
 
 _KEY_DIGITS = 16
+# What a browser's numbers hold to the digit: the page gives the seed back with each vote.
+MOST_SEED = 2**53 - 1
+
+
+def check_seed(seed: int) -> None:
+    """Raises `OptionError` for a seed that a page could not give back as it was."""
+    validation.integer("seed", seed, low=0, high=MOST_SEED)
 
 
 def pair_key(match: Match) -> str:

@@ -57,7 +57,7 @@ def contests(contestants: Sequence[Contestant], pairing: Pairing) -> list[tuple[
         the second, the third the fourth, and so on). Raises `OptionError` where there are too few or too many.
     """
     if len(contestants) < 2:
-        raise OptionError("match", "two files of answers are needed at the least")
+        raise OptionError("files", f"two files of answers are needed at the least, not {len(contestants)}")
     match pairing:
         case "first":
             return [(contestants[0], other) for other in contestants[1:]]

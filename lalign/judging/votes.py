@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lalign.errors import InputError
-from lalign.judging.ballots import is_swapped, pair_key
+from lalign.judging.ballots import MOST_SEED, is_swapped, pair_key
 from lalign.judging.instructions import Outcome
 from lalign.judging.judged import Judged, lengths
 from lalign.judging.matches import Match
@@ -20,6 +20,9 @@ from lalign.records.source import json_lines, open_lines
 
 Votes = dict[int, Outcome]
 """By the number of the match."""
+
+Merged = tuple[Match, Judged, dict[str, Outcome]]
+"""A match, what came of it, and how each voted."""
 
 _OPPOSITE: dict[Outcome, Outcome] = {"win": "lose", "lose": "win", "tie": "tie", "unparsable": "unparsable"}
 _SIDES: dict[str, Outcome] = {"left": "win", "right": "lose", "tie": "tie"}
@@ -40,6 +43,8 @@ def read_votes(paths: Sequence[Path], matches: Sequence[Match]) -> dict[str, Vot
                     pass
                 case _:
                     raise InputError(f"{where}: is not a vote: voter, seed, pair, and vote (left, right or tie)")
+            if not 0 <= seed <= MOST_SEED:
+                raise InputError(f"{where}: seed: must be 0 to {MOST_SEED}, not {shown(seed)}")
             if key not in numbers:
                 raise InputError(f"{where}: pair: {shown(key)} is of none of these files' answers")
             outcome = _OPPOSITE[_SIDES[vote]] if is_swapped(key, seed) else _SIDES[vote]
@@ -59,9 +64,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 raise InputError(f"{where}: {error}") from None
 
 
-def merge_votes(
-    matches: Iterable[Match], voters: Mapping[str, Votes]
-) -> list[tuple[Match, Judged, dict[str, Outcome]]]:
+def merge_votes(matches: Iterable[Match], voters: Mapping[str, Votes]) -> list[Merged]:
     """The outcome that most voters see in each match that anybody voted on; where no outcome has most votes, a tie.
 
     Answers that are the same are a tie without votes.
@@ -108,9 +111,12 @@ class Agreement:
 
 
 def agreements(
-    voters: Mapping[str, Votes], people: Iterable[Judged], model: Iterable[Judged] | None
+    voters: Mapping[str, Votes], merged: Iterable[Merged], model: Iterable[Judged] | None
 ) -> list[Agreement]:
-    """Among the voters, and of their majority with a model's judgements where these are given."""
+    """Among the voters, and of their majority with a model's judgements where these are given.
+
+    Matches without votes, of answers that are the same, are in neither: nobody was asked about them.
+    """
     found = [
         _agreement([(one[number], other[number]) for number in one.keys() & other.keys()])
         for one, other in combinations(voters.values(), 2)
@@ -122,7 +128,7 @@ def agreements(
         for judged in model:
             said[judged.id, judged.first, judged.second] = judged.outcome
             said[judged.id, judged.second, judged.first] = _OPPOSITE[judged.outcome]
-        both = [(one.outcome, said.get((one.id, one.first, one.second))) for one in people]
+        both = [(one.outcome, said.get((one.id, one.first, one.second))) for _, one, votes in merged if votes]
         told.append(
             _agreement([(one, other) for one, other in both if other not in (None, "unparsable")], "people and model")
         )

@@ -103,8 +103,11 @@ class Counting:
 
 
 class TestReplies:
-    def asked(self, asker: Asker, output: Path | None, texts: str | list[str], *, resume: bool = True) -> list[str]:
-        with Replies(output, resume=resume) as kept:
+    def asked(
+        self, asker: Asker, output: Path | None, texts: str | list[str], *, model: str = "m", **options: bool
+    ) -> list[str]:
+        with Replies(output, **{"resume": True, **options}) as kept:
+            kept.start({"model": model, "model_name": "any"})
             found = ask_once(asker, [user_chat(text) for text in texts], kept, lambda: False)
             return [reply.text for _, reply in found if isinstance(reply, Reply)]
 
@@ -125,24 +128,54 @@ class TestReplies:
             self.asked(asker, tmp_path / "o", ["a", "bad"])
         assert asker.asked == ["a", "bad", "bad"]
 
-    def test_without_resume_all_is_asked_anew(self, tmp_path: Path) -> None:
+    def test_what_was_paid_for_is_thrown_away_only_when_told(self, tmp_path: Path) -> None:
         asker = Counting()
-        for _ in range(2):
-            self.asked(asker, tmp_path / "o", "a", resume=False)
+        self.asked(asker, tmp_path / "o", "a", resume=False)
+        held = (tmp_path / "o.replies").read_bytes()
+        with pytest.raises(OutputError, match=r"o\.replies: holds replies .* --resume goes on .* --overwrite asks all"):
+            Replies(tmp_path / "o")
+        with Replies(tmp_path / "o", overwrite=True):
+            pass  # as a job that fails before it starts
+        assert (tmp_path / "o.replies").read_bytes() == held
+        self.asked(asker, tmp_path / "o", "a", resume=False, overwrite=True)
         assert asker.asked == ["a", "a"]
+
+    def test_a_job_that_got_no_reply_has_left_nothing_to_go_on_with(self, tmp_path: Path) -> None:
+        for model in "mmn":
+            assert self.asked(Counting(most=0), tmp_path / "o", "a", model=model, resume=model == "n") == []
+        assert len((tmp_path / "o.replies").read_bytes().splitlines()) == 1
+
+    def test_replies_under_other_settings_do_not_count(self, tmp_path: Path) -> None:
+        first, second, third = Counting(most=1), Counting(most=1), Counting()
+        self.asked(first, tmp_path / "o", "abc")
+        with pytest.raises(
+            OutputError, match=r"o: the replies in .*o\.replies .* \(model: 'm' in the output, 'n' now\)"
+        ):
+            self.asked(Counting(), tmp_path / "o", "abc", model="n")
+        # Forced, those that are there count, and from then on the settings are the others.
+        assert self.asked(second, tmp_path / "o", "abc", model="n", force=True) == ["A", "B"]
+        with pytest.raises(OutputError, match="'n' in the output, 'm' now"):
+            self.asked(Counting(), tmp_path / "o", "abc")
+        assert self.asked(third, tmp_path / "o", "abc", model="n") == ["A", "B", "C"]
+        assert (first.asked, second.asked, third.asked) == (["a"], ["b"], ["c"])
+
+    def test_replies_that_do_not_say_how_they_were_made_do_not_count(self, tmp_path: Path) -> None:
+        lines(tmp_path / "o.replies", {"key": user_chat("a").key, "text": "A", "cut": False})
+        with pytest.raises(OutputError, match="which it does not name"):
+            self.asked(Counting(), tmp_path / "o", "a")
 
     @pytest.mark.parametrize("kept", range(1, 60, 7))
     def test_a_torn_line_is_asked_again(self, tmp_path: Path, kept: int) -> None:
         self.asked(Counting(), tmp_path / "o", "ab")
         path = tmp_path / "o.replies"
-        first, second = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(first + second[:kept])
+        settings, first, second = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(settings + first + second[:kept])
         asker = Counting()
         assert self.asked(asker, tmp_path / "o", "ab") == ["A", "B"]
         assert asker.asked == ["b"]
-        assert len(path.read_bytes().splitlines()) == 2
+        assert len(path.read_bytes().splitlines()) == 3
 
     def test_a_file_of_something_else_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "o.replies").write_text("{}\n{}\n")
         with pytest.raises(OutputError, match=r"o\.replies:1"):
-            Replies(tmp_path / "o", resume=True)
+            self.asked(Counting(), tmp_path / "o", "a")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +48,7 @@ def test_records_are_replaced_only_when_asked(asked: tuple[Lalign, tuple[object,
     lalign, options = asked
     (tmp_path / "chosen.jsonl").write_bytes(b"mine")
     refused = lalign(*options, "-o", "chosen.jsonl")
-    assert (refused.status, refused.err) == (2, "lalign: --output: chosen.jsonl: exists; --overwrite replaces it\n")
+    assert (refused.status, refused.err) == (2, "lalign: -o: chosen.jsonl: exists; --overwrite replaces it\n")
     assert lalign(*options, "-o", "asked.jsonl", "--overwrite").status == 2
     assert len((tmp_path / "asked.jsonl").read_bytes().splitlines()) == len(QUESTIONS)
     assert (tmp_path / "chosen.jsonl").read_bytes() == b"mine"
@@ -104,6 +108,53 @@ def test_several_models_stand_in_one_table_and_runs_are_merged(
     assert (refused.status, len(refused.err.splitlines())) == (2, 1)
 
 
+def test_what_one_model_gave_is_not_lost_with_the_next(
+    asked: tuple[Lalign, tuple[object, ...]], tmp_path: Path, tiny_folder: Path
+) -> None:
+    lalign, options = asked
+    plain = [option for option in options if option not in ("--model", tiny_folder)]
+    missing = lalign(*plain, "--models", tiny_folder, "--models", tmp_path / "no.gguf", "--ratios", "0,2")
+    assert (missing.status, missing.out) == (2, b"")
+    assert missing.err == f"lalign: {tmp_path / 'no.gguf'}: no such file\n"  # before any was asked
+    (tmp_path / "bad").mkdir()
+    for file in tiny_folder.iterdir():
+        (tmp_path / "bad" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "bad" / "model.safetensors").write_bytes(b"no weights")
+    both = ["--models", tiny_folder, "--models", "bad", "--ratios", "0,2", "--plot", "both.svg"]
+    broken = lalign(*plain, *both)
+    assert broken.status == 2
+    assert [run["settings"]["model"] for run in orjson.loads(broken.out)["runs"]] == [str(tiny_folder)]
+    assert broken.err.splitlines()[-1].startswith("lalign: bad: "), broken.err
+    assert not (tmp_path / "both.svg").exists()
+
+
+def test_a_second_model_is_not_taken_in_place_of_the_first(asked: tuple[Lalign, tuple[object, ...]]) -> None:
+    lalign, options = asked
+    finished = lalign(*options, "--model", "other")
+    told = "lalign: --model: is there more than once; --models A --models B asks several models in turn\n"
+    assert (finished.status, finished.err) == (2, told)
+
+
+def test_an_evaluation_that_is_told_to_stop_says_how_to_go_on(
+    asked: tuple[Lalign, tuple[object, ...]], tmp_path: Path
+) -> None:
+    lalign, options = asked
+    (tmp_path / "asked.jsonl").write_bytes(b"".join(orjson.dumps(QUESTIONS[n % 5]) + b"\n" for n in range(400)))
+    arguments = (*options, "--ratios", "0,2", "-o", "chosen.jsonl")
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = lalign.start(*arguments, stdin=stdin, stdout=out, stderr=err)
+        while not (tmp_path / "chosen.jsonl").exists() or not (tmp_path / "chosen.jsonl").stat().st_size:
+            time.sleep(0.01)
+        os.kill(process, signal.SIGINT)
+        assert lalign.wait(process) == 128 + signal.SIGINT
+        err.seek(0)
+        said = err.read().decode()
+        assert not out.tell()
+    assert said.startswith("lalign: interrupted; resume with: lalign eval asked.jsonl"), said
+    assert said.endswith(" -o chosen.jsonl --resume\n"), said
+    assert 0 < len(records(tmp_path / "chosen.jsonl")) < 400
+
+
 USERS = {f"preference_{user}": f"a person {user}" for user in "abcd"} | {
     f"answer_{user}": f"Do {user}." for user in "abcd"
 }
@@ -156,7 +207,7 @@ def test_presets_set_what_is_not_given(personal: tuple[Lalign, tuple[object, ...
         (("--kl", 0.5), "--kl: has no place here"),
         (("--models", "a", "-o", "out.jsonl"), "--models: goes in place of --model"),
         (("--scoring", "taste"), "--scoring: must be one of letter, first, logit, ppl"),
-        (("-o", "out.parquet"), "--output: out.parquet: records are written as JSON Lines"),
+        (("-o", "out.parquet"), "-o: out.parquet: records are written as JSON Lines"),
         (("personal.jsonl",), "--merge: is needed for several files"),
     ],
 )

@@ -75,6 +75,23 @@ def test_an_answer_that_is_not_as_asked_for(construct: Any, serve: Serve, reply:
     assert "1 of 4 answers have an error record" in done.err
 
 
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("<<Answer_b>>: For ease, take it.", "For ease, take it."),
+        ("[[\n<<Answer_b>>: For ease, take it.\n]]", "For ease, take it."),
+        ("[[<<Answer_b>>: For ease, take it. ]] Hope this helps!", "For ease, take it."),
+        ("<<Answer_b>>: For ease, use x[i[0]] or [[1, 2], [3]]. ]] Bye.", "For ease, use x[i[0]] or [[1, 2], [3]]."),
+    ],
+)
+def test_what_is_said_behind_an_answer_is_no_part_of_it(construct: Any, serve: Serve, reply: str, answer: str) -> None:
+    done = construct(
+        serve(lambda text, before: reply if "<<Answer_b>>" in text else model(text)), "answers", "four.jsonl"
+    )
+    assert done.status == 0, done.err
+    assert {record["answer_b"] for record in done.records} == {answer}
+
+
 def test_a_reply_that_was_cut_off(construct: Any, serve: Serve) -> None:
     body = {"choices": [{"message": {"content": "<<Principle>>: Be k"}, "finish_reason": "length"}]}
     done = construct(serve(lambda text, before: Raw(orjson.dumps(body))), "principles", "four.jsonl", "--general")
@@ -116,6 +133,9 @@ def test_error_records_are_refused_by_the_next_stage_and_left_out_by_filter(
     assert construct(endpoint, "answers", "four.jsonl", "-o", "out.jsonl").status == 1
     done = construct(endpoint, "principles", "out.jsonl")
     assert (done.status, "out.jsonl:3: error: is an error record" in done.err) == (2, True), done.err
+    done = lalign("eval", "out.jsonl")
+    told = "lalign: out.jsonl:3: error: is an error record, which `lalign construct filter` leaves out\n"
+    assert (done.status, done.err) == (2, told)
     done = construct(None, "filter", "out.jsonl", "-o", "clean.jsonl")
     assert (done.status, "1 error records passed over" in done.err) == (0, True)
     assert len(read_questions(lalign.folder / "clean.jsonl")) == 3

@@ -110,7 +110,14 @@ def test_more_questions_are_asked_for_by_a_higher_count(construct: Any, serve: S
     assert construct(endpoint, *arguments, "--count", 10).status == 0
     assert construct(endpoint, *arguments, "--count", 20, "--resume").status == 0
     assert len(endpoint.bodies) == 4
-    assert construct(endpoint, *arguments, "--count", 20, "--resume", "--seed", 1).status == 2
+    done = construct(endpoint, *arguments, "--count", 20, "--resume", "--seed", 1)
+    assert (done.status, "seed: 0 in the output, 1 now" in done.err) == (2, True), done.err
+    seeds = records(SEEDS)[::-1]
+    done = construct(
+        endpoint, "questions", lines(lalign.folder / "s.jsonl", seeds), *arguments[2:], "--count", 20, "--resume"
+    )
+    told = "the first 4 requests of the input are not those the output answers"
+    assert (done.status, told in done.err) == (2, True), done.err
 
 
 def test_batch_files_do_as_the_endpoint_does_and_what_failed_is_written_again(
@@ -135,7 +142,8 @@ def test_batch_files_do_as_the_endpoint_does_and_what_failed_is_written_again(
     arguments += ["-o", "out.jsonl"]
     assert construct(None, *arguments, "--read-responses", "of-requests.jsonl").status == 1
     again = ["--resume", "--retry-errors"]
-    done = construct(None, *arguments, *again, "--url-model", "m", "--write-requests", "again.jsonl")
+    # What failed is to be asked again, whether or not it is said.
+    done = construct(None, *arguments, "--resume", "--url-model", "m", "--write-requests", "again.jsonl")
     assert (done.status, "1 requests to again.jsonl" in done.err) == (0, True), done.err
     answer("again.jsonl", bad=False)
     done = construct(None, *arguments, *again, "--read-responses", "of-again.jsonl")
@@ -176,7 +184,7 @@ def test_principles_of_prompts_are_for_people_in_general(construct: Any, serve: 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["riddles", "four.jsonl"], "--stage: must be one of questions, filter, answers, principles"),
+        (["riddles", "four.jsonl"], "lalign: STAGE: must be one of questions, filter, answers, principles"),
         (["answers", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
         (["answers", "four.jsonl", "--count", "3"], "--count: is of stage questions, not answers"),
         (["questions", "four.jsonl", "--general"], "--general: is of stage principles"),
@@ -189,7 +197,21 @@ def test_principles_of_prompts_are_for_people_in_general(construct: Any, serve: 
         (["filter", "four.jsonl", "--report", "four.jsonl"], "is the input"),
         (["answers", "four.jsonl", "--prompt", "four.jsonl"], "--prompt: must hold {question} once"),
         (["answers", "four.jsonl", "-o", "x.parquet"], "--output: x.parquet: is written as JSON Lines"),
-        (["answers", "four.jsonl", "--url", "http://127.0.0.1:1"], "is needed with --url"),
+        (["answers", "four.jsonl", "--url", "http://127.0.0.1:1"], "lalign: --url-model: is needed with --url"),
+        (["answers", "four.jsonl", "--judge-url", "http://x"], "lalign: --judge-model: is needed with --judge-url"),
+        (["answers", "four.jsonl", "--write-requests", "r"], "lalign: --url-model: is needed with --write-requests"),
+        (["answers", "four.jsonl", "--url-model", "m"], "lalign: --url-model: is of an endpoint (--url)"),
+        (["answers", "four.jsonl", "--max-requests", "3"], "lalign: --max-requests: is for an endpoint: --url"),
+        (["answers", "four.jsonl", "--url", "x", "--url-model", "m"], "lalign: --url: must begin with http"),
+        (["answers", "four.jsonl", "--timeout", "3"], "lalign: --timeout: is for an endpoint: --url"),
+        (["answers", "four.jsonl", "--seed", "0"], "--seed: is of stage questions, not answers"),
+        (["answers", "four.jsonl", "--similarity", "0"], "--similarity: is of stage filter, not answers"),
+        (
+            ["filter", "four.jsonl", "--temperature", "0"],
+            "--temperature: is of no use to stage filter, which asks nobody",
+        ),
+        (["filter", "four.jsonl", "--model", "x"], "--model: is of no use to stage filter, which asks nobody"),
+        (["filter", "four.jsonl", "-o", "two.jsonl"], "lalign: two.jsonl: exists; --overwrite replaces it\n"),
         (["answers", "bad.jsonl"], "bad.jsonl:2: preference_b: missing"),
         (["questions", "two.jsonl"], "2 seed examples are too few"),
         (["filter", "empty.jsonl"], "empty.jsonl: holds no questions"),

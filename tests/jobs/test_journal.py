@@ -111,7 +111,9 @@ class TestOpening:
     def test_an_output_that_exists_is_refused(self, output: Path) -> None:
         output.write_bytes(b"mine\n")
         with pytest.raises(OutputError, match=r"out\.jsonl: exists; --overwrite replaces it, --resume continues it$"):
-            open_output(output)
+            open_output(output, resume=False)
+        with pytest.raises(OutputError, match=r"out\.jsonl: exists; --overwrite replaces it$"):
+            open_output(output)  # of a command that cannot go on with one
         assert output.read_bytes() == b"mine\n"
         assert names(output.parent) == ["out.jsonl"]
 

@@ -56,7 +56,7 @@ class TestCompressed:
         assert not path.exists()
         assert (tmp_path / f"{path.name}.part").read_bytes() == b"".join(RECORDS[:5])
         with pytest.raises(OutputError, match="exists; --overwrite replaces it, --resume continues it"):
-            open_output(path)
+            open_output(path, resume=False)
         write(path, RECORDS[5:], first=6, resume=True)
         assert UNPACK[suffix](path.read_bytes()) == b"".join(RECORDS)
 

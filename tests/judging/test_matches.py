@@ -154,8 +154,8 @@ def test_who_meets_whom(contestant: Any) -> None:
     assert names("first") == ["ab", "ac", "ad"]
     assert names("all") == ["ab", "ac", "ad", "bc", "bd", "cd"]
     assert names("two") == ["ab", "cd"]
-    for pairing, count in (("two", 3), ("first", 1), ("some", 4)):
-        with pytest.raises(OptionError, match="match"):
+    for pairing, count, option in (("two", 3, "match"), ("first", 1, "files"), ("some", 4, "match")):
+        with pytest.raises(OptionError, match=f"^{option}: "):
             names(pairing, count)
 
 

@@ -13,13 +13,13 @@ import pytest
 from browser import browse, in_browser  # noqa: F401, a fixture
 from conftest import Lalign
 
-from lalign.errors import InputError
+from lalign.errors import InputError, OptionError
 from lalign.figures.ballot import write_ballot
 from lalign.judging.ballots import is_swapped, on_ballot, pair_key
 from lalign.judging.instructions import Outcome
 from lalign.judging.judged import Judged
 from lalign.judging.matches import Match
-from lalign.judging.votes import agreements, merge_votes, read_votes
+from lalign.judging.votes import Merged, agreements, merge_votes, read_votes
 from lalign.records.parsing import Message
 
 HOSTILE = "</script><script>document.title='run'</script><b>bold</b> \x1b[31m"
@@ -56,6 +56,12 @@ class TestBallots:
 
     def test_answers_that_are_the_same_are_not_asked_about(self) -> None:
         assert on_ballot([match(1, "x", "x")], 0) == []
+
+    @pytest.mark.parametrize("seed", [-1, 2**53])
+    def test_a_seed_that_a_browser_would_round_is_refused(self, tmp_path: Path, seed: int) -> None:
+        with pytest.raises(OptionError, match="seed: must be .* at least 0 and at most 9007199254740991"):
+            write_ballot(tmp_path / "p.html", MATCHES, seed)
+        assert not (tmp_path / "p.html").exists()
 
     def test_the_page_does_not_say_whose_answer_is_whose(self, tmp_path: Path) -> None:
         assert write_ballot(tmp_path / "p.html", MATCHES, 0) == len(MATCHES)
@@ -99,6 +105,7 @@ class TestVotes:
             ([vote(match(1), "win") | {"vote": "both"}], ":1: is not a vote"),
             ([vote(match(1), "win"), vote(match(1, "other"), "win")], ":2: pair: .* none of these files"),
             ([vote(match(1), "win"), vote(match(1), "lose")], ":2: voter: 'ann' has voted on this pair before"),
+            ([vote(match(1), "win") | {"seed": 2**53}], ":1: seed: must be 0 to 9007199254740991"),
             ([[]], ":1: must be a JSON object"),
         ],
     )
@@ -110,6 +117,11 @@ class TestVotes:
         half = saved(tmp_path / "half", vote(MATCHES[0], "win"))
         whole = saved(tmp_path / "whole", vote(MATCHES[0], "win"), vote(MATCHES[1], "tie"))
         assert read_votes([half, whole], MATCHES) == {"ann": {1: "win", 2: "tie"}}
+
+
+def voted(judged: Judged, *, by: int = 1) -> Merged:
+    """A match that so many people voted on."""
+    return match(1), judged, {str(number): judged.outcome for number in range(by)}
 
 
 class TestAgreement:
@@ -134,10 +146,21 @@ class TestAgreement:
             first, second = ("b", "a") if swapped else ("a", "b")
             return Judged(record_id, first, second, outcome, (), (1, 1))
 
-        people = [judged("x", "win"), judged("y", "lose"), judged("z", "tie"), judged("w", "win")]
+        people = [voted(judged("x", "win")), voted(judged("y", "lose"))]
+        people += [voted(judged("z", "tie")), voted(judged("w", "win"))]
         model = [judged("x", "win"), judged("y", "win", swapped=True), judged("z", "unparsable"), judged("v", "tie")]
         _, found = agreements({}, people, model)
         assert (found.between, found.n, found.share, found.kappa) == ("people and model", 2, 1.0, 1.0)
+
+    def test_answers_that_are_the_same_are_no_agreement_as_nobody_was_asked(self) -> None:
+        outcomes: list[Outcome] = ["win", "win", "lose", "lose"]
+        matches = [match(number) for number in range(1, 5)] + [match(number, "x", "x") for number in range(5, 25)]
+        merged = merge_votes(matches, {"ann": dict(enumerate(outcomes, 1))})
+        assert len(merged) == len(matches)
+        model = [Judged(one.id, "ours", "theirs", "win", (), (1, 1)) for one in matches[:4]]
+        model += [Judged(one.id, "ours", "theirs", "tie", (), (1, 1)) for one in matches[4:]]
+        _, found = agreements({"ann": {}}, merged, model)
+        assert (found.n, found.share, found.kappa) == (4, 0.5, 0.0)
 
     def test_where_chance_agrees_on_all_there_is_no_kappa(self) -> None:
         (found,) = agreements({"a": {1: "win"}, "b": {1: "win"}}, [], None)

@@ -36,7 +36,14 @@ class ResultArguments:
     output: Annotated[
         Path | None, option("Output file; - or nothing is stdout.", OUTPUT, "--output", "-o", metavar="OUT.jsonl")
     ] = None
-    overwrite: Annotated[bool, flag("Replace the output if it exists.", OUTPUT, "--overwrite")] = False
+    overwrite: Annotated[
+        bool,
+        flag(
+            "Replace the output, and other files that are written, if they exist; --resume replaces those others too.",
+            OUTPUT,
+            "--overwrite",
+        ),
+    ] = False
     resume: Annotated[bool, flag("Continue an interrupted job into its output.", OUTPUT, "--resume")] = False
     retry_errors: Annotated[
         bool, flag("With --resume: answer the lines that failed again.", OUTPUT, "--retry-errors")
@@ -58,6 +65,7 @@ class OutputArguments(ResultArguments):
             metavar="OUT.jsonl",
         ),
     ] = None
+    overwrite: Annotated[bool, flag("Replace the output if it exists.", OUTPUT, "--overwrite")] = False
     output_format: Annotated[
         str,
         option(

@@ -36,7 +36,15 @@ class JudgeArguments:
         list[str] | None,
         option("Name of each file, in the same order.", JUDGE, default="the files' own", metavar="NAME"),
     ] = None
-    response_field: Annotated[str, option("The key that holds an answer.", JUDGE, metavar="NAME")] = "response"
+    response_field: Annotated[
+        list[str] | None,
+        option(
+            "The key that holds an answer. Several times, in the order of the files: one for each.",
+            JUDGE,
+            default="response",
+            metavar="NAME",
+        ),
+    ] = None
     judge_prompt: Annotated[
         Path | None,
         option(

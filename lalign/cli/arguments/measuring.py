@@ -115,7 +115,9 @@ class EvalArguments:
         Path | None,
         option("What was chosen each time a question was asked, a JSON line each.", EVAL, "-o", metavar="FILE"),
     ] = None
-    resume: Annotated[bool, flag("Go on with the file of -o, without asking anything again.", EVAL, "--resume")] = False
+    resume: Annotated[
+        bool, flag("Go on with the file of -o, without asking anything again; replaces the plot.", EVAL, "--resume")
+    ] = False
     models: Annotated[
         list[str] | None,
         option(
