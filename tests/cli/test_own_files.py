@@ -94,6 +94,8 @@ def test_a_principle_with_fields_is_told_by_its_text_when_resumed(
         ("--prompt-field", "query", "no field 'query'; the fields are qid, question, context, domain"),
         ("--id-field", "key", "no field 'key'; the fields are qid, question, context, domain"),
         ("--principle-text", "{{ tone }}", "'tone' is undefined; the fields are qid, question, context, domain"),
+        ("--principle-text", "{{ [tone] }}", "'tone' is undefined; the fields are qid, question, context, domain"),
+        ("--principle-text", "{{ domain | nope }}", "line 1: there is no filter 'nope'"),
     ],
 )
 def test_a_field_that_no_record_has_is_a_usage_error(
