@@ -62,6 +62,8 @@ def dry_run(source: JobInput, settings: Settings, system: str | None, model: Mod
             console.print(Text(f"error: {printable(outcome.message)}"), "")
         else:
             console.print(_twins(outcome, tokenizer), "")
+    for notice in inputs.notices():
+        say(notice)
     if not shown:
         say(f"{source.name}: holds no records")
     return FAILED if failed else 0

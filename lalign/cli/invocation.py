@@ -266,21 +266,23 @@ def records(source: Path | None, most: int | None) -> tuple[Record, ...]:
     from itertools import islice
 
     from lalign.errors import InputError
+    from lalign.records.inputs import Inputs
     from lalign.records.notices import Notices
     from lalign.records.parsing import parse_record
-    from lalign.records.source import json_lines, open_lines
+    from lalign.records.source import json_lines
     from lalign.results import Failure
 
-    called = "stdin" if source is None else str(source)
+    inputs = Inputs([] if source is None else [source])
     found, notices = [], Notices()
-    for raw in islice(json_lines(open_lines(source), called), most):
-        record = parse_record(raw)
-        if isinstance(record, Failure):
-            raise InputError(f"{called}:{record.line}: {record.message}")
-        notices.count(record)
-        found.append(record)
+    with inputs.open() as stream:
+        for raw in islice(json_lines(stream, inputs.name), most):
+            record = parse_record(raw)
+            if isinstance(record, Failure):
+                raise InputError(f"{inputs.place(record.line)}: {record.message}")
+            notices.count(record)
+            found.append(record)
     if not found:
-        raise InputError(f"{called}: holds no records")
-    for notice in notices.lines(called):
+        raise InputError(f"{inputs.name}: holds no records")
+    for notice in (*inputs.notices(), *notices.lines(inputs.name)):
         say(notice)
     return tuple(found)

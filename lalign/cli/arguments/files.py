@@ -23,8 +23,8 @@ InputFiles = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="IN.jsonl...",
-        help="Records: JSON Lines (.gz and .zst too), .csv, .tsv, .parquet, .arrow, a folder of the library datasets; "
-        "several, or a pattern in quotes, are read as one. - or nothing is stdin.",
+        help="Records: JSON Lines or an array in a .json (.gz and .zst too), .csv, .tsv, .parquet, .arrow, a folder of "
+        "a Hugging Face data set; several, or a pattern in quotes, are read as one. - or nothing is stdin.",
     ),
 ]
 
