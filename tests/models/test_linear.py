@@ -173,11 +173,7 @@ def test_float32_is_left_to_mkl_on_intels_cpus_with_avx512(
 
 @pytest.mark.parametrize(
     ("processor", "intel"),
-    [
-        ("Intel64 Family 6 Model 140 Stepping 1, GenuineIntel", True),
-        ("AMD64 Family 25, AuthenticAMD", False),
-        ("", False),
-    ],
+    [("Intel64 Family 6 Model 140 Stepping 1, GenuineIntel", True), ("AMD64 Family 25, AuthenticAMD", False), ("", False)],
 )
 def test_without_proc_the_system_is_asked_whose_cpu_it_is(
     processor: str, intel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
