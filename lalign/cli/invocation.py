@@ -62,9 +62,19 @@ def aligner(model: ModelArguments, running: RunArguments) -> Aligner:
 
     options = engine_options(model.engine_option or [])
     wanted = model_options(model, compile=running.compile, verbose=running.verbose)
+    if model.engine != "llamacpp" and not running.quiet:
+        tell_of_download(model.model)
     loaded = Aligner(open_backend(wanted, model.engine, options, verbose=running.verbose))
     gc.freeze()  # what is there now stays to the end, which comes sooner where it is not looked through for garbage
     return loaded
+
+
+def tell_of_download(name: str | None) -> None:
+    """Say what loading a model brings from the hub first, if anything."""
+    from lalign.models.download import to_be_downloaded
+
+    if (coming := to_be_downloaded(name)) is not None:
+        say(f"downloading {coming}")
 
 
 def engine_options(given: list[str]) -> dict[str, str]:

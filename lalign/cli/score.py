@@ -106,6 +106,8 @@ def _score(
         prompts = PromptFile(scored.input) if scored.input is not None else None
         answers = conversations(read_answers(invocation.path(file)), prompts)
         silence_libraries()
+        if not scored.quiet:
+            invocation.tell_of_download(reward_model)
         model = load_reward_model(reward_model, scored.device)
         output.start({"lalign": lalign.__version__, "job": "score", "reward_model": reward_model})
         with Progress(None, quiet=scored.quiet, source="score", unit="rec") as bar:
