@@ -27,11 +27,13 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium executable
 
 
 @pytest.fixture
-def browse(tmp_path: Path) -> Callable[[Path], str]:
-    """The document that Chromium makes of a file, after its scripts have run."""
+def browse(tmp_path: Path) -> Callable[..., str]:
+    """The document that Chromium makes of a file, after its scripts have run; `scheme` is light or dark."""
 
-    def dom(path: Path) -> str:
-        options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+    def dom(path: Path, scheme: str = "light") -> str:
+        # 0 is dark, and 1 light.
+        options = f"--blink-settings=preferredColorScheme={int(scheme != 'dark')} "
+        options += "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
         options += " --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=2000"
         command = [str(CHROMIUM), *options.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
         done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)

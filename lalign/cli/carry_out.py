@@ -119,7 +119,7 @@ def _run(job: Job, aligner: Aligner, running: RunArguments, where: str, sweep: S
         say(job.tally.duplicate)
     if job.tally.has_changed_nothing and not running.quiet:
         say("nothing flipped: at no token did the step change which is likeliest; --ratio may be too small")
-    for notice in job.tally.notices.lines(job.source.name):
+    for notice in (*job.inputs.notices(), *job.tally.notices.lines(job.source.name)):
         say(notice)
     if sweep is not None and job.tally.records:
         show(sweep.table())

@@ -27,7 +27,7 @@ FILE_COLUMNS = 120
 
 
 def dry_run(source: JobInput, settings: Settings, system: str | None, model: ModelArguments, count: int) -> int:
-    """Show the prompts of the first `count` records on stdout; returns the exit status.
+    """Show the prompts of the first `count` records that the job would answer on stdout; returns the exit status.
 
     Raises as the job would, `OptionError` for an engine other than torch.
     """
@@ -51,7 +51,8 @@ def dry_run(source: JobInput, settings: Settings, system: str | None, model: Mod
     # A file has no width; two twins beside each other want some.
     console = Console() if Console().is_terminal or "COLUMNS" in os.environ else Console(width=FILE_COLUMNS)
     failed = shown = False
-    for raw in islice(json_lines(stream, source.name), count):
+    lines = islice(json_lines(stream, source.name), source.limit)
+    for raw in islice((raw for raw in lines if source.shard.takes(raw.number)), count):
         shown = True
         record = parse_record(raw, reading=source.reading)
         outcome = record if isinstance(record, Failure) else builder.build(record, None)
@@ -62,6 +63,8 @@ def dry_run(source: JobInput, settings: Settings, system: str | None, model: Mod
             console.print(Text(f"error: {printable(outcome.message)}"), "")
         else:
             console.print(_twins(outcome, tokenizer), "")
+    for notice in inputs.notices():
+        say(notice)
     if not shown:
         say(f"{source.name}: holds no records")
     return FAILED if failed else 0

@@ -151,13 +151,11 @@ def _merge(files: list[Path], asked: EvalArguments) -> int:
 
 def _side_by_side(runs: list[Any], asked: EvalArguments) -> None:
     from lalign.evaluation.runs import table, to_json
-    from lalign.figures.accuracy import plot_accuracy
+    from lalign.figures.accuracy import plot_runs
 
     show(table(runs))
     if asked.plot is not None:
-        counts = sorted({run.questions for run in runs})
-        counted = f"n = {' to '.join(str(count) for count in (counts[:1] + counts[-1:])[: len(counts)])} questions"
-        plot_accuracy(asked.plot, {run.name: run.points for run in runs}, runs[0].chance, counted)
+        plot_runs(asked.plot, runs)
     _print(to_json(runs))
 
 

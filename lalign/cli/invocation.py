@@ -62,9 +62,19 @@ def aligner(model: ModelArguments, running: RunArguments) -> Aligner:
 
     options = engine_options(model.engine_option or [])
     wanted = model_options(model, compile=running.compile, verbose=running.verbose)
+    if model.engine != "llamacpp" and not running.quiet:
+        tell_of_download(model.model)
     loaded = Aligner(open_backend(wanted, model.engine, options, verbose=running.verbose))
     gc.freeze()  # what is there now stays to the end, which comes sooner where it is not looked through for garbage
     return loaded
+
+
+def tell_of_download(name: str | None) -> None:
+    """Say what loading a model brings from the hub first, if anything."""
+    from lalign.models.download import to_be_downloaded
+
+    if (coming := to_be_downloaded(name)) is not None:
+        say(f"downloading {coming}")
 
 
 def engine_options(given: list[str]) -> dict[str, str]:
@@ -254,21 +264,23 @@ def records(source: Path | None, most: int | None) -> tuple[Record, ...]:
     from itertools import islice
 
     from lalign.errors import InputError
+    from lalign.records.inputs import Inputs
     from lalign.records.notices import Notices
     from lalign.records.parsing import parse_record
-    from lalign.records.source import json_lines, open_lines
+    from lalign.records.source import json_lines
     from lalign.results import Failure
 
-    called = "stdin" if source is None else str(source)
+    inputs = Inputs([] if source is None else [source])
     found, notices = [], Notices()
-    for raw in islice(json_lines(open_lines(source), called), most):
-        record = parse_record(raw)
-        if isinstance(record, Failure):
-            raise InputError(f"{called}:{record.line}: {record.message}")
-        notices.count(record)
-        found.append(record)
+    with inputs.open() as stream:
+        for raw in islice(json_lines(stream, inputs.name), most):
+            record = parse_record(raw)
+            if isinstance(record, Failure):
+                raise InputError(f"{inputs.place(record.line)}: {record.message}")
+            notices.count(record)
+            found.append(record)
     if not found:
-        raise InputError(f"{called}: holds no records")
-    for notice in notices.lines(called):
+        raise InputError(f"{inputs.name}: holds no records")
+    for notice in (*inputs.notices(), *notices.lines(inputs.name)):
         say(notice)
     return tuple(found)

@@ -117,6 +117,8 @@ def _score(
         prompts = PromptFile(scored.input) if scored.input is not None else None
         answers = conversations(read_answers(source), prompts)
         silence_libraries()
+        if not scored.quiet:
+            invocation.tell_of_download(reward_model)
         model = load_reward_model(reward_model, scored.device)
         with Progress(None, quiet=scored.quiet, source="score", unit="rec") as bar:
             done = list(_written(score_answers(answers, model, scored.batch_size), write, bar))

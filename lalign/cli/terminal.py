@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -78,7 +78,7 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
-def show(table: Table) -> None:
+def show(table: RenderableType) -> None:
     """A table on stderr, as wide as the terminal."""
     Console(stderr=True).print(table)
 

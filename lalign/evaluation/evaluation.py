@@ -34,6 +34,7 @@ BASELINES = (Alignment(ratio=0), Alignment(ratio=1, support="none"))
 # A table of 80 columns has room for this many domains, which share what the other columns leave.
 DOMAINS_IN_TABLE = 5
 ROOM_FOR_DOMAINS = 45
+FIGURE = len("100–100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +263,13 @@ def table(evaluation: Evaluation) -> Table:
     shown = domains if len(domains) <= DOMAINS_IN_TABLE else []
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=_caption(evaluation, domains, shown))
     made.caption_justify = "left"
-    made.add_column("ratio", justify="right")
+    made.add_column("ratio", justify="right", no_wrap=True)
     for name in shown:
         heading = Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name))
-        made.add_column(heading, justify="right", max_width=ROOM_FOR_DOMAINS // len(shown) - 1, overflow="ellipsis")
+        room = ROOM_FOR_DOMAINS // len(shown) - 1
+        made.add_column(heading, justify="right", min_width=FIGURE, max_width=room, overflow="ellipsis")
     for name in ("total", "vs 0", "vs 1"):
-        made.add_column(name, justify="right")
+        made.add_column(name, justify="right", no_wrap=True)
     for point in points:
         accuracies = [_cell(point.domains[domain]) for domain in shown]
         versus = [_versus(comparison) for comparison in (point.versus_0, point.versus_1)]

@@ -20,7 +20,8 @@ from typing import Any, Literal
 import orjson
 
 from lalign.errors import InputError, OptionError
-from lalign.records.source import MAX_LINE_BYTES, json_lines, open_lines, open_source, read_lines
+from lalign.records.arrays import array_elements, is_array
+from lalign.records.source import MAX_LINE_BYTES, json_lines, open_lines, open_source
 from lalign.text import shortened
 
 Users = Literal["all", "one"]
@@ -156,7 +157,7 @@ def _askers(question: Question, users: Users, draw: random.Random, principle: st
 
 
 def read_questions(path: Path | None) -> list[Question]:
-    """All questions of a file: a JSON array (.json), parquet (.parquet), else JSON Lines; None or "-" for stdin.
+    """All questions of a file: a JSON array (in a .json), parquet (.parquet), else JSON Lines; None or "-" for stdin.
 
     JSON may be compressed (.gz, .zst). Raises `InputError` at the first record that cannot be used, as
     "file:line: field: problem": an evaluation must not lose questions without a word.
@@ -178,8 +179,8 @@ def _records(path: Path | None, name: str) -> Iterator[tuple[int, Any]]:
     match suffixes[-1:]:
         case [".parquet"]:
             return enumerate(_parquet(path, name), start=1)
-        case [".json"]:
-            return enumerate(_json_array(path, name), start=1)
+        case [".json"] if path is not None and is_array(path):
+            return _json_array(path, name)
         case _:
             return _json_lines(path, name)
 
@@ -189,27 +190,21 @@ def _json_lines(path: Path | None, name: str) -> Iterator[tuple[int, Any]]:
         for raw in json_lines(stream, name):
             if raw.too_long:
                 raise InputError(f"{name}:{raw.number}: line: longer than {MAX_LINE_BYTES >> 20} MiB")
-            try:
-                yield raw.number, orjson.loads(raw.data)
-            except orjson.JSONDecodeError as error:
-                problem = f"not valid JSON: {error.msg} at column {error.colno}"
-                raise InputError(f"{name}:{raw.number}: line: {problem}") from None
+            yield raw.number, _parsed(raw.data, f"{name}:{raw.number}")
 
 
-def _json_array(path: Path | None, name: str) -> list[Any]:
+def _json_array(path: Path | None, name: str) -> Iterator[tuple[int, Any]]:
     with open_source(path) as stream:
-        # No JSON string holds a bare line feed, so reading by line changes nothing but where reading errors are told.
-        lines = list(read_lines(stream, name))
-    if any(raw.too_long for raw in lines):
-        raise InputError(f"{name}: a line longer than {MAX_LINE_BYTES >> 20} MiB")
+        elements = array_elements(stream, name)
+    for number, element in enumerate(elements, 1):
+        yield number, _parsed(element, f"{name}:{number}")
+
+
+def _parsed(data: bytes, where: str) -> Any:
     try:
-        value = orjson.loads(b"\n".join(raw.data for raw in lines))
+        return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        line = lines[error.lineno - 1].number if error.lineno <= len(lines) else 1
-        raise InputError(f"{name}:{line}: line: not valid JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(value, list):
-        raise InputError(f"{name}: must be a JSON array of objects; JSON Lines files are named .jsonl")
-    return value
+        raise InputError(f"{where}: line: not valid JSON: {error.msg} at column {error.colno}") from None
 
 
 def _parquet(path: Path | None, name: str) -> list[Any]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lalign.errors import InputError
-from lalign.text import printable
+from lalign.evaluation.named_table import named_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 # A table of 80 columns has room for this many ratios.
 RATIOS_IN_TABLE = 7
@@ -71,26 +71,20 @@ def to_json(runs: Sequence[Run]) -> dict[str, Any]:
     return {"runs": [run.stored for run in runs]}
 
 
-def table(runs: Sequence[Run]) -> Table:
+def table(runs: Sequence[Run]) -> Group:
     """A row a run, a column a ratio: the accuracy in per cent, below it the 95 % interval."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     ratios = sorted({ratio for run in runs for ratio, *_ in run.points})
     shown = ratios[:RATIOS_IN_TABLE]
     left = f" {len(ratios) - len(shown)} more ratios are in the JSON." if len(shown) < len(ratios) else ""
     caption = f"Accuracy in %, below it the 95 % interval. Chance: {100 * runs[0].chance:.1f}.{left}"
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
-    made.caption_justify = "left"
-    made.add_column("model", overflow="fold")
-    for heading in ("n", *(f"{ratio:g}" for ratio in shown)):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for run in runs:
-        by_ratio = {ratio: point for ratio, *point in run.points}
-        cells = [_cell(by_ratio[ratio]) if ratio in by_ratio else "" for ratio in shown]
-        made.add_row(Text(printable(run.name)), str(run.questions), *cells)
-    return made
+    headings = ["n", *(f"{ratio:g}" for ratio in shown)]
+    return named_table("model", headings, [((run.name,), _figures(run, shown)) for run in runs], caption)
+
+
+def _figures(run: Run, ratios: Sequence[float]) -> list[str]:
+    by_ratio = {ratio: point for ratio, *point in run.points}
+    cells = [_cell(by_ratio[ratio]) if ratio in by_ratio else "" for ratio in ratios]
+    return [str(run.questions), *cells]
 
 
 def _cell(point: Sequence[float]) -> str:

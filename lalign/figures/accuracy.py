@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from lalign.evaluation.runs import Run
 from lalign.figures.canvas import (
     COLOURS,
     About,
@@ -71,6 +72,15 @@ def plot_accuracy(
         figure.legend([guess], [f"chance, {100 * chance:.0f} %"], loc="outside upper right", frameon=False)
         write_below(figure, caption)
         save(figure, path, "Accuracy over ratio", f"Accuracy over ratio of {', '.join(series)}. {caption}")
+
+
+def plot_runs(path: Path, runs: Sequence[Run], width: Width = "full") -> None:
+    """As `plot_accuracy`, a panel an evaluation; their principle is told where it is that of all."""
+    counts = sorted({run.questions for run in runs})
+    counted = f"n = {' to '.join(str(count) for count in (counts[:1] + counts[-1:])[: len(counts)])} questions"
+    principles = {run.stored["settings"].get("principle") for run in runs}
+    about = about_evaluation(None, *principles) if len(principles) == 1 else About(note="principles differ")
+    plot_accuracy(path, {run.name: run.points for run in runs}, runs[0].chance, counted, about, width)
 
 
 def about_evaluation(model: str | None, principle: str | None) -> About:

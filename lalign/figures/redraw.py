@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lalign.errors import OptionError
+from lalign.evaluation.runs import read_runs
 from lalign.figures import written
-from lalign.figures.accuracy import about_evaluation, plot_accuracy
+from lalign.figures.accuracy import about_evaluation, plot_accuracy, plot_runs
 from lalign.figures.canvas import Width, plot_format
 from lalign.figures.contests import plot_contests
 from lalign.figures.page import MOST_PROMPTS, Outcomes, write_report
@@ -142,7 +143,10 @@ class _Shown:
 
 
 def _evaluation(file: Path, path: Path, look: Look) -> None:
-    found = written.evaluation(file)
+    found, *others = written.evaluations(file)
+    if others:
+        plot_runs(path, read_runs([file]), look.width)
+        return
     settings = found.get("settings", {})
     about = about_evaluation(settings.get("model"), settings.get("principle"))
     counted = f"n = {found['questions']} questions"

@@ -33,7 +33,8 @@ MOST_BYTES = 64 << 20
 
 def kind_of(path: Path) -> Kind:
     """What wrote a file, by what it holds. Raises `InputError` where it is none of these, or cannot be read."""
-    nothing = InputError(f"{path}: is nothing that lalign sweep, generate, score, judge or eval has written")
+    if path.suffix.lower() == ".parquet":
+        raise InputError(f"{path}: is Parquet; figures are drawn from JSON Lines, .gz and .zst too (-o OUT.jsonl.gz)")
     try:
         with open_source(path) as stream:
             for raw in itertools.islice(read_lines(stream, str(path)), LOOKED_AT):
@@ -43,7 +44,7 @@ def kind_of(path: Path) -> Kind:
             else:
                 raise InputError(f"{path}: holds no records, or errors alone")
     except Unusable:
-        evaluation(path)  # which may go over several lines
+        evaluations(path)  # which may go over several lines
         return "evaluation"
     if {"first", "second", "outcome"} <= record.keys():
         return "judged"
@@ -51,22 +52,41 @@ def kind_of(path: Path) -> Kind:
         return "rewards" if "reward" in record else "answers"
     if "reward" in record and isinstance(record.get("response"), str):
         return "rewards"
-    if {"chance", "ratios"} <= record.keys():
+    if {"chance", "ratios"} <= record.keys() or "runs" in record:
         return "evaluation"
-    raise nothing
+    raise _nothing(path)
+
+
+def _nothing(path: Path) -> InputError:
+    return InputError(f"{path}: is nothing that lalign sweep, generate, score, judge or eval has written")
 
 
 def evaluation(path: Path) -> dict[str, Any]:
-    """The JSON object of `lalign eval`. Raises `InputError` where the file holds something else."""
+    """The one JSON object of `lalign eval`. Raises `InputError` where the file holds something else, or several."""
+    first, *others = evaluations(path)
+    if others:
+        raise InputError(f"{path}: holds {1 + len(others)} evaluations; give the JSON of one alone")
+    return first
+
+
+def evaluations(path: Path) -> list[dict[str, Any]]:
+    """The JSON object of `lalign eval`, or those of `--models` and `--merge`. Raises `InputError` for all else."""
     try:
         with open_source(path) as stream:
             found = orjson.loads(stream.read(MOST_BYTES))
     except (orjson.JSONDecodeError, *READ_ERRORS):
         found = None
+    runs = found["runs"] if isinstance(found, dict) and isinstance(found.get("runs"), list) else [found]
+    if not runs or not all(map(_is_evaluation, runs)):
+        raise _nothing(path)
+    return runs
+
+
+def _is_evaluation(found: Any) -> bool:
     match found:
         case {"chance": int() | float(), "questions": int(), "ratios": [{"total": dict(), "domains": dict()}, *_]}:
-            return dict(found)
-    raise InputError(f"{path}: is nothing that lalign sweep, generate, score, judge or eval has written")
+            return True
+    return False
 
 
 def curves(found: Mapping[str, Any], path: Path) -> dict[str, list[tuple[float, float, float, float]]]:

@@ -17,6 +17,8 @@ OutputFormat = Literal["jsonl", "openai-batch"]
 # Keys of lalign's own that an OpenAI line has in another place.
 _ELSEWHERE = ("id", "response", "finish_reason", "error")
 
+# OpenAI's tools want a time of each answer. A job that is resumed gives the bytes of one that is not, so it is none.
+_CREATED = 0
 # What OpenAI writes for a token without a log-probability.
 _UNLIKELY = -9999.0
 
@@ -83,6 +85,7 @@ def _response(result: Result, model: str) -> Mapping[str, Any]:
         "body": {
             "id": f"chatcmpl-{result.line}",
             "object": "chat.completion",
+            "created": _CREATED,
             "model": model,
             "choices": [choice],
             "usage": {

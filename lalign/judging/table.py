@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lalign.evaluation.named_table import named_table
 from lalign.judging.report import ContestReport, Share
-from lalign.text import printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 CAPTION = (
     "In %, below it the 95 % interval (paired bootstrap over prompts). score: wins and half the ties. p: exact sign "
@@ -19,24 +19,20 @@ CAPTION = (
 )
 
 
-def contest_table(reports: Sequence[ContestReport]) -> Table:
-    """A row a contest."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+HEADINGS = ("n", "win", "tie", "lose", "score", "p", "order", "length")
 
+
+def contest_table(reports: Sequence[ContestReport]) -> Group:
+    """A row a contest."""
     unparsable = sum(report.unparsable for report in reports)
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=CAPTION.format(unparsable=unparsable or "None was"))
-    made.caption_justify = "left"
-    made.add_column("contest", overflow="fold")
-    for heading in ("n", "win", "tie", "lose", "score", "p", "order", "length"):
-        made.add_column(heading, justify="right")
-    for report in reports:
-        shares = [_cell(share) for share in (report.win, report.tie, report.lose, report.score)]
-        p = "<.001" if report.p_value < 0.001 else f"{report.p_value:.3f}".removeprefix("0")
-        name = Text(printable(report.first) + "\nvs " + printable(report.second))
-        made.add_row(name, str(report.judged), *shares, p, _order(report), _length(report))
-    return made
+    rows = [((report.first, report.second), _figures(report)) for report in reports]
+    return named_table("contest", HEADINGS, rows, CAPTION.format(unparsable=unparsable or "None was"))
+
+
+def _figures(report: ContestReport) -> list[str]:
+    shares = [_cell(share) for share in (report.win, report.tie, report.lose, report.score)]
+    p = "<.001" if report.p_value < 0.001 else f"{report.p_value:.3f}".removeprefix("0")
+    return [str(report.judged), *shares, p, _order(report), _length(report)]
 
 
 def _per_cent(value: float | None) -> str:

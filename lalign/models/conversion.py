@@ -61,9 +61,7 @@ def converted(gguf: Path, dtype: torch.dtype, *, anew: bool = False) -> Path:
 
     Raises `ModelError` for a file that lacks part of its model, `OSError` where the folder cannot be written.
     """
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("transformers", "gguf", "torch")]
-    key = hashlib.sha256("\n".join([file_digest(gguf), str(dtype), *versions]).encode()).hexdigest()[:24]
-    folder = cache_folder() / f"{gguf.stem}-{key}"
+    folder = _folder(gguf, dtype)
     if _whole(folder) and not anew:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +78,18 @@ def converted(gguf: Path, dtype: torch.dtype, *, anew: bool = False) -> Path:
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def already_converted(gguf: Path, dtype: torch.dtype) -> Path | None:
+    """The folder that `converted` has made, if it is there and whole. Raises `OSError`."""
+    folder = _folder(gguf, dtype)
+    return folder if _whole(folder) else None
+
+
+def _folder(gguf: Path, dtype: torch.dtype) -> Path:
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("transformers", "gguf", "torch")]
+    key = hashlib.sha256("\n".join([file_digest(gguf), str(dtype), *versions]).encode()).hexdigest()[:24]
+    return cache_folder() / f"{gguf.stem}-{key}"
 
 
 def _whole(folder: Path) -> bool:

@@ -13,7 +13,7 @@ import torch
 from lalign.engine.interface import Limits
 from lalign.errors import ModelError, OptionError, first_line
 from lalign.models.adapter import merged, refuse_unreadable, tokenizer_folder
-from lalign.models.conversion import converted, file_digest
+from lalign.models.conversion import already_converted, converted, file_digest
 from lalign.models.linear import settle_weights
 from lalign.models.location import DEFAULT_HUB_ID, adapter_base, default_model, gguf_file, refuse_unsafe_files
 from lalign.models.support import context, refuse_misfits, refuse_unsupported
@@ -135,25 +135,33 @@ def load(options: ModelOptions) -> LoadedModel:
 
 
 def load_tokenizer(options: ModelOptions) -> tuple[Any, Limits]:
-    """The tokenizer that `load` would give, and the model's limits, with no weights read.
+    """The tokenizer that `load` would give, and the model's limits; no weights are read or converted.
 
-    A GGUF that has not been converted yet is converted, since its tokenizer comes of that. Raises as `load`.
+    Raises as `load`.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     name = options.name or default_model()
     base = adapter_base(name)
     gguf = gguf_file(base or name)
-    location = (
-        (base or name) if gguf is None else converted_folder(gguf, _dtype(options.dtype, _device(options.device)))
-    )
-    trust = {"trust_remote_code": options.trust_remote_code}
+    location = base or name
+    within: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
     try:
-        found = context(AutoConfig.from_pretrained(location, **trust))
+        if gguf is not None:
+            made = already_converted(gguf, _dtype(options.dtype, _device(options.device)))
+            location = str(made or gguf.parent)
+            within |= {} if made else {"gguf_file": gguf.name}
+        found = context(AutoConfig.from_pretrained(location, **within))
         folder = location if base is None else tokenizer_folder(name, location)
-        return AutoTokenizer.from_pretrained(folder, **trust), Limits(found.tokens, found.reason or "")
+        if folder != location:
+            within.pop("gguf_file", None)
+        return AutoTokenizer.from_pretrained(folder, **within), Limits(found.tokens, found.reason or "")
+    except OptionError:
+        raise
     except Exception as error:
-        raise ModelError(load_problem(name, location, options, error)) from error
+        raise ModelError(
+            load_problem(name, location, options, error) if gguf is None else gguf_problem(gguf, error)
+        ) from error
 
 
 def _read(location: str, name: str, base: str | None, options: ModelOptions, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -221,7 +229,12 @@ def converted_folder(gguf: Path, dtype: torch.dtype, *, anew: bool = False) -> s
     except OSError as error:
         raise ModelError(f"{gguf}: cannot be converted: {first_line(error)}") from error
     except Exception as error:  # a damaged GGUF fails in its parser with whatever the bytes lead to
-        raise ModelError(f"{gguf}: not a GGUF model that transformers can read ({first_line(error)})") from error
+        raise ModelError(gguf_problem(gguf, error)) from error
+
+
+def gguf_problem(gguf: Path, error: Exception) -> str:
+    """Why a GGUF could not be read."""
+    return f"{gguf}: not a GGUF model that transformers can read ({first_line(error)})"
 
 
 def load_problem(name: str, location: str, options: ModelOptions, error: Exception) -> str:

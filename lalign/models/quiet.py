@@ -7,9 +7,13 @@ from logging import getLogger
 
 
 def silence_libraries() -> None:
-    """Keep the progress bars, advice and warnings of libraries off the terminal."""
+    """Keep the progress bars, advice and warnings of libraries off the terminal, but the bars of downloads.
+
+    Those draw themselves in a terminal alone, and not where TQDM_DISABLE is set.
+    """
     import warnings
 
+    from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -17,4 +21,6 @@ def silence_libraries() -> None:
     logging.set_verbosity_error()
     # It tells of each attempt to reach the hub; what comes of them all is told in one line.
     getLogger("huggingface_hub").setLevel("ERROR")
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # which is the hub's too
+    if not os.environ.get("TQDM_DISABLE"):
+        enable_progress_bars()

@@ -108,11 +108,28 @@ def read_prompt(field: str, prompt: Any) -> Messages:
     return _conversation(field, prompt) if isinstance(prompt, list) else _prompt(field, prompt)
 
 
+def read_named_prompt(field: str, prompt: Any) -> Messages:
+    """As `read_prompt`, of a field that a job names: of a list of texts, which MT-bench has, it is the first."""
+    return _first_turn(field, {field: prompt}) if _are_texts(prompt) else read_prompt(field, prompt)
+
+
+def has_later_turns(prompt: Any) -> bool:
+    """Whether a prompt is a list of texts, of which those after the first are left out."""
+    return _are_texts(prompt) and len(prompt) > 1
+
+
+def _are_texts(prompt: Any) -> bool:
+    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str)
+
+
 def read_messages(field: str, turns: Any) -> Messages:
     """The turns of a field that holds a conversation, of OpenAI's kind or ShareGPT's. Raises `Unusable`."""
-    if isinstance(turns, list) and turns and isinstance(turns[0], dict) and "from" in turns[0]:
-        return _sharegpt(field, {field: turns})
-    return _conversation(field, turns)
+    return _sharegpt(field, {field: turns}) if _are_of(turns, "from") else _conversation(field, turns)
+
+
+def _are_of(turns: Any, key: str) -> bool:
+    """Whether turns are of the kind that says who speaks under `key`."""
+    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and key in turns[0]
 
 
 def with_system(messages: Messages, system: str | None) -> Messages:
@@ -173,8 +190,7 @@ def _answerable(field: str, messages: Sequence[Message], *, may_go_on: bool = Fa
 def _chosen(field: str, chosen: Any) -> Messages:
     """What the last answer of a preference was given to."""
     if isinstance(chosen, list):
-        asked = _asked(chosen, lambda turn: _role(turn, "role", _ROLES) == "assistant")
-        return _conversation(field, asked, may_go_on=False)
+        return _up_to_answer(field, chosen)
     turns = _asked(transcripts.split(field, filled(field, chosen)), lambda turn: turn[0] == "Assistant")
     return _answerable(
         field,
@@ -183,6 +199,11 @@ def _chosen(field: str, chosen: Any) -> Messages:
             for number, (speaker, said) in enumerate(turns, start=1)
         ],
     )
+
+
+def _up_to_answer(field: str, turns: list[Any]) -> Messages:
+    asked = _asked(turns, lambda turn: _role(turn, "role", _ROLES) == "assistant")
+    return _conversation(field, asked, may_go_on=False)
 
 
 def _asked(turns: list[Any], is_answer: Callable[[Any], bool]) -> list[Any]:
@@ -219,8 +240,10 @@ def _first_turn(field: str, fields: Mapping[str, Any]) -> Messages:
 
 
 def _sharegpt(field: str, fields: Mapping[str, Any]) -> Messages:
-    """ShareGPT: turns of `from` and `value`, up to the last answer."""
+    """ShareGPT: turns of `from` and `value`, or of `role` and `content`, up to the last answer."""
     turns = fields[field]
+    if _are_of(turns, "role") and not _are_of(turns, "from"):
+        return _up_to_answer(field, turns)
     if not isinstance(turns, list):
         raise Unusable("invalid_type", f"{field}: must be a list of turns, not {shown(turns)}")
     messages = []

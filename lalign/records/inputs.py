@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from lalign.errors import InputError
+from lalign.records.arrays import is_array
 from lalign.records.source import READ_ERRORS, filled_lines, open_lines, open_source, read_error
-from lalign.records.tables import is_table, table_lines, table_rows
+from lalign.records.tables import is_table, leaves_out_a_column, table_lines, table_rows
 
 _BOM = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 1 << 20
@@ -55,7 +56,7 @@ class Inputs:
     """What is read, in this order and as if it were one file: lines are numbered through all of them.
 
     Args:
-        paths: of JSON Lines, tables and folders of the library datasets; none, or `-`, is stdin.
+        paths: of JSON Lines, tables and folders of data sets; none, or `-`, is stdin.
 
     Raises `InputError` where stdin is one of several.
     """
@@ -86,10 +87,19 @@ class Inputs:
 
     def place(self, line: int) -> str:
         """Where a line that was read stands: its file, and its number there."""
-        if len(self.paths) < 2:
+        if self.stdin:
             return f"{self.name}:{line}"
         file = bisect_right(self._starts, line) - 1
-        return f"{self.paths[file]}:{line - self._starts[file] + 1}"
+        path, number = self.paths[file], line - self._starts[file] + 1
+        return f"{path}: element {number}" if is_array(path) else f"{path}:{number}"
+
+    def notices(self) -> list[str]:
+        """What is to be told of the files themselves, once they were opened. Raises `InputError`."""
+        return [
+            f"{path}: its first column, which has no name, is left out"
+            for path in self.paths
+            if not self.stdin and leaves_out_a_column(path, open_source)
+        ]
 
     def open(self) -> BinaryIO:
         """All of it as JSON Lines. Raises `InputError` where a file cannot be read or is of another format."""
@@ -109,7 +119,7 @@ class Inputs:
         path = self.paths[0]
         if not is_table(path):
             return filled_lines(path)
-        rows = table_rows(path)
+        rows = table_rows(path, open_source)
         return None if rows is None else iter(range(1, rows + 1))
 
     def _all(self) -> Iterator[bytes]:

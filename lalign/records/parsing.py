@@ -14,10 +14,11 @@ from typing import Any
 from lalign.records.conversations import (
     Message,
     Role,
+    has_later_turns,
     read_body,
     read_conversation,
     read_messages,
-    read_prompt,
+    read_named_prompt,
     with_system,
 )
 from lalign.records.fields import check_kind, ignored, read_instruction, read_options, read_system, read_variables
@@ -113,7 +114,11 @@ def parse_fields(
             contrast=contrast,
             chat_template_kwargs=read_variables(fields, body),
             raw=raw,
-            ignored=(*ignored(fields, body), *([] if asked else _unused(fields, messages, system, read_from))),
+            ignored=(
+                *ignored(fields, body),
+                *([] if asked else _unused(fields, messages, system, read_from)),
+                *_later_turns(fields, read_from or reading.prompt_field),
+            ),
             read_from=read_from,
         )
     except Unusable as error:
@@ -125,7 +130,7 @@ def _asked_of(fields: Mapping[str, Any], reading: Reading, exact: Mapping[str, A
     if reading.prompt_template is not None:
         return (Message("user", reading.prompt_template.filled(exact)),)
     if reading.prompt_field is not None:
-        return read_prompt(reading.prompt_field, field_of(fields, reading.prompt_field, "prompt_field"))
+        return read_named_prompt(reading.prompt_field, field_of(fields, reading.prompt_field, "prompt_field"))
     if reading.messages_field is not None:
         return read_messages(reading.messages_field, field_of(fields, reading.messages_field, "messages_field"))
     return None
@@ -157,3 +162,7 @@ def _unused(
     if read_from is None and isinstance(given := fields.get("input"), str) and given.strip():
         unused.append("input")
     return unused
+
+
+def _later_turns(fields: Mapping[str, Any], field: str | None) -> list[str]:
+    return [f"{field} after the first"] if field is not None and has_later_turns(fields.get(field)) else []

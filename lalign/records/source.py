@@ -64,8 +64,7 @@ def open_source(path: Path | None) -> BinaryIO:
             case _:
                 return path.open("rb")
     except IsADirectoryError as error:
-        all_files = f"cat {shlex.quote(str(path))}/*"
-        raise InputError(f"{path}: is a folder, not a file; for all files in it: {all_files}") from error
+        raise InputError(f"{path}: is a folder, not a file{_files_in(path)}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {read_error(error)}") from error
 
@@ -173,6 +172,16 @@ def _skip_line(stream: BinaryIO) -> bool:
         if rest.endswith(b"\n"):
             return True
     return False
+
+
+def _files_in(folder: Path) -> str:
+    """How to read the JSON Lines of a folder, as the end of a message."""
+    with suppress(OSError):
+        names = {path.suffix.lower() for path in folder.iterdir()}
+        suffix = next((suffix for suffix in (".jsonl", ".ndjson", ".json") if suffix in names), None)
+        if suffix is not None:
+            return f"; for all of its {suffix} files: cat {shlex.quote(str(folder))}/*{suffix}"
+    return ""
 
 
 def read_error(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""Tables as JSON Lines: CSV, Parquet, and what the library datasets saves, one row after the other.
+"""Tables as JSON Lines: CSV, Parquet, JSON arrays, and folders of data sets, one row after the other.
 
 The line of a row is its number in the file: in CSV where it begins, the header's line and blank ones counted; of the
-others, which have no lines, the row's own from 1.
+others, whose rows are no lines, the row's own from 1.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
 from lalign.errors import InputError, first_line
+from lalign.records.arrays import array_elements, is_array
+from lalign.records.parquet_folders import only_split, parquet_files
 
 # Rows made Python objects at a time.
 _ROWS = 64
@@ -32,13 +34,28 @@ _DIALECTS = {".csv": "excel", ".tsv": "excel-tab"}
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path names a table, by its suffix or, of a folder, by what it holds."""
-    return plain_suffix(path) in _DIALECTS or path.suffix.lower() in (".parquet", ".arrow") or is_dataset(path)
+    """Whether a path names a table, by its suffix or, of a folder and of .json, by what it holds."""
+    if plain_suffix(path) in _DIALECTS or path.suffix.lower() in (".parquet", ".arrow"):
+        return True
+    return is_array(path) or is_dataset(path)
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a folder is one that the library datasets saved."""
+    """Whether a folder is one that the library datasets saved, or holds Parquet files."""
+    return path.is_dir() and (_is_saved(path) or bool(parquet_files(path)))
+
+
+def _is_saved(path: Path) -> bool:
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
+def leaves_out_a_column(path: Path, opened: Callable[[Path], BinaryIO]) -> bool:
+    """Whether a table is CSV whose first column has no name, which is left out. Raises `InputError`."""
+    if plain_suffix(path) not in _DIALECTS:
+        return False
+    with opened(path) as stream:
+        header = next(iter(_csv_rows(stream, str(path), _DIALECTS[plain_suffix(path)])), None)
+    return header is not None and header.row[0] == ""
 
 
 def plain_suffix(path: Path) -> str:
@@ -56,20 +73,33 @@ def table_lines(path: Path, opened: Callable[[Path], BinaryIO]) -> Iterator[byte
         with opened(path) as stream:
             yield from _csv_lines(stream, str(path), _DIALECTS[suffix])
         return
-    with _reading(path):
-        for rows in _parquet(path) if path.suffix.lower() == ".parquet" else _arrow(path):
-            for row in rows:
-                yield _line(row)
+    if is_array(path):
+        with opened(path) as stream:
+            elements = array_elements(stream, str(path))
+        yield from (element + b"\n" for element in elements)
+        return
+    for file in _files_of(path):
+        with _reading(file):
+            for rows in _parquet(file) if file.suffix.lower() == ".parquet" else _arrow(file):
+                for row in rows:
+                    yield _line(row)
 
 
-def table_rows(path: Path) -> int | None:
-    """How many rows there are; None where only reading would tell."""
-    if path.suffix.lower() != ".parquet":
+def table_rows(path: Path, opened: Callable[[Path], BinaryIO]) -> int | None:
+    """How many rows there are; None where only reading all of them would tell. Raises `InputError`."""
+    if is_array(path):
+        with opened(path) as stream:
+            return len(array_elements(stream, str(path)))
+    files = [] if plain_suffix(path) in _DIALECTS else _files_of(path)
+    if not files or any(file.suffix.lower() != ".parquet" for file in files):
         return None
-    with _reading(path):
-        from pyarrow.parquet import read_metadata
+    rows = 0
+    for file in files:
+        with _reading(file):
+            from pyarrow.parquet import read_metadata
 
-        return int(read_metadata(path).num_rows)
+            rows += int(read_metadata(file).num_rows)
+    return rows
 
 
 @contextmanager
@@ -94,23 +124,27 @@ def _parquet(path: Path) -> Iterator[list[dict[str, Any]]]:
 def _arrow(path: Path) -> Iterator[list[dict[str, Any]]]:
     import pyarrow
 
-    for file in _files_of(path):
-        with pyarrow.memory_map(str(file)) as source:
-            try:
-                batches: Iterable[Any] = pyarrow.ipc.open_stream(source)
-            except pyarrow.ArrowInvalid:
-                source.seek(0)
-                reader = pyarrow.ipc.open_file(source)
-                batches = map(reader.get_batch, range(reader.num_record_batches))
-            for batch in batches:
-                for start in range(0, batch.num_rows, _ROWS):
-                    yield batch.slice(start, _ROWS).to_pylist()
+    with pyarrow.memory_map(str(path)) as source:
+        try:
+            batches: Iterable[Any] = pyarrow.ipc.open_stream(source)
+        except pyarrow.ArrowInvalid:
+            source.seek(0)
+            reader = pyarrow.ipc.open_file(source)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+        for batch in batches:
+            for start in range(0, batch.num_rows, _ROWS):
+                yield batch.slice(start, _ROWS).to_pylist()
 
 
 def _files_of(path: Path) -> list[Path]:
-    """The files of a saved dataset, in order. Raises `InputError` for one of several splits."""
+    """The files of a data set's folder, in order, or the file itself. Raises `InputError` for one of several splits."""
     if not path.is_dir():
         return [path]
+    with _reading(path):
+        return _saved_files(path) if _is_saved(path) else only_split(path)
+
+
+def _saved_files(path: Path) -> list[Path]:
     if (path / "dataset_dict.json").is_file():
         splits = json.loads((path / "dataset_dict.json").read_bytes())["splits"]
         raise InputError(f"{path}: holds the splits {', '.join(splits)}; name one: {path / splits[0]}")
@@ -131,7 +165,15 @@ def _as_json(value: Any) -> Any:
     return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
-def _csv_lines(stream: BinaryIO, name: str, dialect: str) -> Iterator[bytes]:
+class _Row(NamedTuple):
+    """A row of CSV: the lines of the file that it begins and ends at, and its values; none where it is blank."""
+
+    first: int
+    last: int
+    row: list[str]
+
+
+def _csv_rows(stream: BinaryIO, name: str, dialect: str) -> Iterator[_Row]:
     from lalign.records.source import MAX_LINE_BYTES
 
     csv.field_size_limit(MAX_LINE_BYTES)
@@ -139,19 +181,8 @@ def _csv_lines(stream: BinaryIO, name: str, dialect: str) -> Iterator[bytes]:
     try:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         reader = csv.reader(text, dialect, strict=True)
-        header: list[str] | None = None
         for row in reader:
-            if not row:
-                yield b"\n"
-            elif header is None:
-                header = _header(row, f"{name}:{line}")
-                yield b"\n" * (reader.line_num - line + 1)
-            else:
-                if len(row) != len(header):
-                    raise InputError(f"{name}:{line}: has {len(row)} values under {len(header)} columns")
-                values = zip(header, row, strict=True)
-                yield _line({column: _cell(column, value) for column, value in values if value != ""})
-                yield b"\n" * (reader.line_num - line)
+            yield _Row(line, reader.line_num, row)
             line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise InputError(
@@ -161,9 +192,26 @@ def _csv_lines(stream: BinaryIO, name: str, dialect: str) -> Iterator[bytes]:
         raise InputError(f"{name}:{line}: {error}") from error
 
 
+def _csv_lines(stream: BinaryIO, name: str, dialect: str) -> Iterator[bytes]:
+    header: list[str] | None = None
+    for first, last, row in _csv_rows(stream, name, dialect):
+        if not row:
+            yield b"\n"
+        elif header is None:
+            header = _header(row, f"{name}:{first}")
+            yield b"\n" * (last - first + 1)
+        else:
+            if len(row) != len(header):
+                raise InputError(f"{name}:{first}: has {len(row)} values under {len(header)} columns")
+            values = zip(header, row, strict=True)
+            yield _line({column: _cell(column, value) for column, value in values if column and value != ""})
+            yield b"\n" * (last - first)
+
+
 def _header(names: list[str], where: str) -> list[str]:
-    if "" in names or len({*names}) < len(names):
-        raise InputError(f"{where}: must be a header in which each column has a name of its own")
+    # pandas writes the numbers of its rows before all else, under no name.
+    if names == [""] or "" in names[1:] or len({*names}) < len(names):
+        raise InputError(f"{where}: must be a header in which each column, save the first, has a name of its own")
     return names
 
 

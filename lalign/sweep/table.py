@@ -80,7 +80,7 @@ def table(summaries: Sequence[PointSummary]) -> Table:
     several = has_several_recipes(point.alignment for point in summaries)
     kept = [column for column in columns(summaries) if not (several and column in LOGPROBS)]
     for column in kept:
-        shown.add_column(f"{column.heading}\n{column.unit}", justify="right")
+        shown.add_column(f"{column.heading}\n{column.unit}", justify="right", no_wrap=True)
     shown.add_column("\n")
     for point in summaries:
         cells = [column.cell(point) for column in kept]

@@ -131,10 +131,10 @@ class TestRecords:
     @pytest.mark.parametrize(
         ("name", "data", "told"),
         [
-            ("in.json", b'[{"prompt": "Hi"}]', r"is a JSON array, .*: jq -c '\.\[\]' in\.json"),
+            ("in.jsonl", b'[{"prompt": "Hi"}]', r"is a JSON array, .*: jq -c '\.\[\]' in\.jsonl"),
             ("in.jsonl", '{"prompt": "Hi"}'.encode("utf-16"), r"is UTF-16, .*: iconv -f UTF-16 -t UTF-8 in\.jsonl"),
             ("in.zip", b"PK\x03\x04", r"is a zip archive, .*: unzip -p in\.zip"),
-            ("folder", None, r"is a folder, not a file; .*: cat folder/\*"),
+            ("folder", None, "is a folder, not a file"),
         ],
     )
     @pytest.mark.parametrize("command", ["generate", "sweep", "bench"])
@@ -286,7 +286,7 @@ BAD_USAGE: list[tuple[str, str]] = [
     ("in.jsonl --contrast gone.txt", "--contrast: gone.txt: No such file or directory"),
     ("in.jsonl --system empty.txt", "--system: empty.txt: is empty"),
     ("gone.jsonl", "gone.jsonl: No such file or directory"),
-    (".", r"\.: is a folder, not a file; for all files in it: cat \./\*"),
+    (".", r"\.: is a folder, not a file; for all of its \.jsonl files: cat \./\*\.jsonl"),
     ("gone/in.jsonl.gz", "gone/in.jsonl.gz: No such file or directory"),
     ("in.jsonl -o gone/out.jsonl", "gone/out.jsonl: its folder does not exist"),
     ("in.jsonl -o .", ".: is not a file"),

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import orjson
 import pytest
-from conftest import Lalign
+from conftest import Lalign, TinyModel, TinyTokenizer
+from tiny_gguf import write_tiny_gguf
+
+from lalign.cli.run import run
 
 
 @pytest.fixture
@@ -42,6 +45,53 @@ def test_its_counts_are_those_of_the_job(lalign: Lalign, tokenizer_only: Path) -
     base, more = usage["prompt_tokens"], usage["principle_tokens"]
     assert f"base: {base} tokens" in shown
     assert f"principled: {base + more} tokens (+{more})" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("--shard", "2/2"), (2, 4)),
+        (("--limit", 1), (1,)),
+        (("--limit", 3, "--shard", "1/2"), (1, 3)),
+        (("--limit", 1, "--shard", "2/2"), ()),
+    ],
+)
+def test_shows_what_the_job_would_answer(
+    lalign: Lalign, tokenizer_only: Path, arguments: tuple[object, ...], shown: tuple[int, ...]
+) -> None:
+    given = lines(*({"prompt": str(number)} for number in range(1, 8)))
+    dry = lalign.generate("--model", tokenizer_only, "--dry-run", 2, *arguments, stdin=given)
+    assert [line for line in dry.out.decode().splitlines() if line.startswith("stdin:")] == [
+        f"stdin:{number}  id {number}" for number in shown
+    ]
+    answered = lalign.generate(*arguments, stdin=given).records
+    assert [record["line"] for record in answered][:2] == [*shown]
+
+
+def test_a_gguf_is_not_converted_for_it(
+    tmp_path: Path,
+    tiny_model: TinyModel,
+    tiny_tokenizer: TinyTokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("LALIGN_CACHE", str(cache))
+    gguf = write_tiny_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), tiny_tokenizer("chatml"))
+    (tmp_path / "in.jsonl").write_bytes(lines({"prompt": "Hi"}))
+    job = ["generate", str(tmp_path / "in.jsonl"), "--model", str(gguf), "--principle-text", "Be kind."]
+    assert run([*job, "--dry-run", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "Be kind." in shown
+    assert not cache.exists()
+    assert run([*job, "--max-new-tokens", "1"]) == 0
+    assert cache.exists()
+    capsys.readouterr()
+    assert run([*job, "--dry-run", "1"]) == 0
+    assert capsys.readouterr().out == shown
+    gguf.write_bytes(b"GGUF" + b"\xff" * 100)
+    assert run([*job, "--dry-run", "1"]) == 2
+    assert capsys.readouterr().err.startswith(f"lalign: {gguf}: not a GGUF model that transformers can read (")
 
 
 def test_a_record_that_cannot_be_answered_says_why(lalign: Lalign, tokenizer_only: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 from pathlib import Path
@@ -136,6 +137,8 @@ def test_a_principle_with_fields_is_told_by_its_text_when_resumed(
         ("--prompt-field", "query", "no field 'query'; the fields are qid, question, context, domain"),
         ("--id-field", "key", "no field 'key'; the fields are qid, question, context, domain"),
         ("--principle-text", "{{ tone }}", "'tone' is undefined; the fields are qid, question, context, domain"),
+        ("--principle-text", "{{ [tone] }}", "'tone' is undefined; the fields are qid, question, context, domain"),
+        ("--principle-text", "{{ domain | nope }}", "line 1: there is no filter 'nope'"),
     ],
 )
 def test_a_field_that_no_record_has_is_a_usage_error(
@@ -250,6 +253,47 @@ class TestTables:
 
     def test_none_of_them_is_written_to(self, lalign: Lalign, tables: list[str]) -> None:
         assert "is the input" in told(lalign.generate(*tables, "-o", "c.jsonl", "--overwrite"))
+
+
+class TestArrays:
+    """A JSON array, as AlpacaEval's and ShareGPT's files are: as the same objects in JSON Lines would be answered."""
+
+    OBJECTS = ({"id": "a", "prompt": "Hi"}, {"prompt": "Ho\nho", "n0": 12345678901234567890123}, {}, {"prompt": "He"})
+
+    @pytest.fixture
+    def arguments(self, tmp_path: Path) -> tuple[str, ...]:
+        (tmp_path / "in.json").write_text(json.dumps(self.OBJECTS, indent=2))
+        (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in self.OBJECTS))
+        return ("--keep", "--stats", "none")
+
+    def test_answers_are_those_of_json_lines(self, lalign: Lalign, arguments: tuple[str, ...]) -> None:
+        for more in ((), ("--limit", 2), ("--shard", "2/2"), ("--limit", 3, "--shard", "1/2")):
+            found = lalign.generate("in.json", *arguments, *more)
+            assert found.out == lalign.generate("in.jsonl", *arguments, *more).out
+            assert found.out
+        assert b"12345678901234567890123" in lalign.generate("in.json", *arguments).out
+
+    def test_a_job_is_resumed(self, lalign: Lalign, arguments: tuple[str, ...], tmp_path: Path) -> None:
+        whole = lalign.generate("in.json", *arguments)
+        assert lalign.generate("in.json", *arguments, "--limit", 1, "-o", "out.jsonl").status == 0
+        assert lalign.generate("in.json", *arguments, "-o", "out.jsonl", "--resume").status == 1
+        assert (tmp_path / "out.jsonl").read_bytes() == whole.out
+        (tmp_path / "in.json").write_text(json.dumps([{"prompt": "Other"}, *self.OBJECTS[1:]]))
+        refused = lalign.generate("in.json", *arguments, "-o", "out.jsonl", "--resume")
+        assert "lines of the input are not those the output answers" in refused.err
+
+    def test_what_is_wrong_names_the_element(self, lalign: Lalign, arguments: tuple[str, ...]) -> None:
+        finished = lalign.generate("in.json", *arguments)
+        assert finished.status == 1
+        assert "lalign: in.json: element 3: needs one of: messages, prompt" in finished.err
+
+
+def test_a_column_that_is_left_out_is_told_once(lalign: Lalign, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(",prompt\n0,Hi\n1,Ho\n")
+    for command in (("generate",), ("generate", "--dry-run", 1), ("sweep", "--ratios", "0,1")):
+        finished = lalign(*command, *lalign.tiny, "in.csv", "--quiet")
+        assert finished.status == 0
+        assert finished.err.count("lalign: in.csv: its first column, which has no name, is left out\n") == 1
 
 
 @pytest.mark.parametrize("name", ["out.jsonl.gz", "out.parquet"])

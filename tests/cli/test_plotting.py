@@ -115,6 +115,64 @@ def test_what_eval_score_and_judge_found_is_drawn_over_the_kl(lalign: Lalign, sw
     assert (done.status, done.err) == (0, "lalign: Score against base: known of 2 of 3 points\n")
 
 
+def evaluated(model: str, principle: str | None, questions: int = 8) -> dict[str, Any]:
+    """The JSON of an evaluation."""
+    level = {"n": questions, "accuracy": 0.5, "low": 0.25, "high": 0.75}
+    points = [{"recipe": "lalign", "ratio": ratio, "domains": {"diet": level}, "total": level} for ratio in (0.0, 1.0)]
+    settings = {"model": model, "principle": principle, "scoring": "logit"}
+    return {"settings": settings, "questions": questions, "chance": 0.25, "ratios": points}
+
+
+@pytest.mark.parametrize(
+    ("principles", "told"),
+    [
+        (("Be kind.", "Be kind."), "; principle “Be kind.”"),
+        ((None, None), "; principle: each user's preference"),
+        (("Be kind.", None), "; principles differ"),
+    ],
+)
+def test_evaluations_side_by_side_are_drawn_as_eval_drew_them(
+    lalign: Lalign, tmp_path: Path, principles: tuple[str | None, str | None], told: str
+) -> None:
+    for name, principle, questions in zip(("small", "large"), principles, (8, 9), strict=True):
+        (tmp_path / f"{name}.json").write_bytes(orjson.dumps(evaluated(name, principle, questions)))
+    merged = lalign("eval", "--merge", "small.json", "large.json", "--plot", "merged.svg")
+    assert merged.status == 0, merged.err
+    (tmp_path / "merged.json").write_bytes(merged.out)
+    (tmp_path / "line.json").write_bytes(orjson.dumps(orjson.loads(merged.out)))
+    for name in ("merged.json", "line.json"):
+        done = lalign("plot", name, "-o", "again.svg", "--overwrite")
+        assert (done.status, done.err) == (0, "")
+        assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "merged.svg").read_bytes()
+    text = words(tmp_path / "again.svg")
+    assert f"n = 8 to 9 questions; bars: 95 % intervals{told}" in text
+    assert "small" in text
+    assert "large" in text
+
+
+def test_several_evaluations_are_none_of_one_sweep(lalign: Lalign, swept: Path) -> None:
+    (swept / "runs.json").write_bytes(orjson.dumps({"runs": [evaluated("a", None), evaluated("b", None)]}))
+    done = lalign("plot", "sweep.jsonl", "runs.json", "-o", "a.svg")
+    assert (done.status, done.err) == (2, "lalign: runs.json: holds 2 evaluations; give the JSON of one alone\n")
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_packed_sweep_is_drawn(lalign: Lalign, swept: Path, suffix: str) -> None:
+    points = ("--ratios", "0:2", "--ps", "1.5,2")
+    assert lalign("sweep", *lalign.tiny, "in.jsonl", *points, "-o", f"sweep.jsonl{suffix}").status == 1
+    done = lalign("plot", f"sweep.jsonl{suffix}", "-o", "again.svg")
+    assert (done.status, done.err) == (0, "")
+    assert (swept / "again.svg").read_bytes() == (swept / "run.svg").read_bytes()
+
+
+def test_a_sweep_in_parquet_is_refused_for_what_it_is(lalign: Lalign, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", *PROMPTS)
+    assert lalign("sweep", *lalign.tiny, "in.jsonl", "--ratios", "0,1", "-o", "sweep.parquet").status == 0
+    done = lalign("plot", "sweep.parquet", "-o", "a.svg")
+    problem = "is Parquet; figures are drawn from JSON Lines, .gz and .zst too (-o OUT.jsonl.gz)"
+    assert (done.status, done.err) == (2, f"lalign: sweep.parquet: {problem}\n")
+
+
 @pytest.mark.parametrize(
     ("content", "arguments", "problem"),
     [
@@ -133,6 +191,8 @@ def test_what_eval_score_and_judge_found_is_drawn_over_the_kl(lalign: Lalign, sw
             [],
             "a.jsonl:1: alignment: is not as lalign writes it",
         ),
+        (b'{"runs": []}', [], "a.jsonl: is nothing that lalign sweep"),
+        (b'{"runs": [{"questions": 3}]}', [], "a.jsonl: is nothing that lalign sweep"),
         (b"", [], "a.jsonl: holds no records, or errors alone"),
         (b'{"id": 1, "line": 1, "error": {"type": "x", "message": "y"}}\n', [], "holds no records, or errors alone"),
         (None, [], "a.jsonl: No such file"),

@@ -206,9 +206,11 @@ def test_a_record_that_cannot_be_used_stops_the_reading_with_its_place(
         ("in.jsonl", b'{"prompt": "\xff"}\n', r":1: line: not valid JSON: [^\n]+\Z"),
         ("in.jsonl", b"\n \n", r": holds no questions\Z"),
         ("in.json", b"[]", r": holds no questions\Z"),
-        ("in.json", b"", r":1: line: not valid JSON: [^\n]+\Z"),
+        ("in.json", b"", r": holds no questions\Z"),
+        ("in.json", b'[{"a": 1}] 2', r":1: line: not valid JSON: Extra data at column 12\Z"),
+        ("in.json", b'[{"a": 1e999}]', r":1: line: not valid JSON: [^\n]+\Z"),
         ("in.json", b'[\n\n{"prompt": }\n]', r":3: line: not valid JSON: [^\n]+ at column 12\Z"),
-        ("in.json", lines(CHOICE), r": must be a JSON array of objects; JSON Lines files are named \.jsonl\Z"),
+        ("in.json", b'{\n "prompt": 1\n}\n', r": is JSON of several lines a record, not JSON Lines; [^\n]+\Z"),
         ("in.jsonl.gz", b"not gzip", r"in\.jsonl\.gz:1: [^\n]+\Z"),
     ],
 )
@@ -228,8 +230,10 @@ def test_a_line_that_is_too_long_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     long = lines(CHOICE, {**CHOICE, "prompt": "x" * 100})
     with pytest.raises(InputError, match=r"in\.jsonl:2: line: longer than"):
         read(tmp_path, long)
-    with pytest.raises(InputError, match=r"in\.json: a line longer than"):
-        read(tmp_path, long, "in.json")
+
+
+def test_a_json_file_may_be_json_lines(tmp_path: Path) -> None:
+    assert read(tmp_path, lines(PERSONAL, CHOICE), "in.json") == read(tmp_path, lines(PERSONAL, CHOICE))
 
 
 VALUES = st.recursive(

@@ -52,6 +52,26 @@ def test_runs_of_several_files_stand_side_by_side_and_are_read_again(tmp_path: P
     assert all(name in shown for name in ("small", "large", "medium", "Chance: 33.3"))
 
 
+def test_no_figure_and_no_name_of_the_table_is_broken() -> None:
+    ratios = tuple(map(float, range(9)))
+    whole = stored("Meta-Llama-3-8B-Instruct-abliterated", ratios)
+    for point in whole["ratios"]:
+        point["total"] |= {"accuracy": 1.0, "low": 1.0, "high": 1.0}
+    runs = to_runs([whole | {"questions": 50_000}, stored("small", ratios), stored("文" * 40, ratios)])
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(table(runs))
+    shown = captured.get().splitlines()
+    assert max(map(len, shown)) <= 80
+    assert "…" not in "".join(shown)
+    assert ["A", "50000", *["100.0"] * 7] in [line.split() for line in shown]
+    assert ["100–100"] * 7 in [line.split() for line in shown]
+    assert any(line.split()[:2] == ["small", "5"] for line in shown)
+    assert "2 more ratios are in the JSON" in " ".join(" ".join(shown).split())
+    assert shown[-3].split() == ["A", "Meta-Llama-3-8B-Instruct-abliterated"]
+    assert "".join(line.split()[-1] for line in shown[-2:]) == "文" * 40
+
+
 def test_runs_of_one_model_are_told_apart() -> None:
     released = stored("small")
     released["ratios"] = [{**point, "recipe": "released"} for point in released["ratios"]]

@@ -460,3 +460,48 @@ def test_a_phone_has_the_responses_first_and_nothing_beside_the_screen(
     title = re.search(r"<title>(.*?)</title>", browse(tmp_path / "frame.html"))
     assert title is not None
     assert json.loads(unescape(title[1])) == [width, first, 0]
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read_by_day_and_by_night(
+    scheme: str,
+    tmp_path: Path,
+    browse: Callable[..., str],  # noqa: F811
+) -> None:
+    """Each text against what is behind it: a contrast of at least 4.5 (WCAG 2, level AA)."""
+    shades = [result(at, ["Hi", " there", "!"]) for at in POINTS]
+    failed = Failure(2, 2, "context_length", "the prompt is too long")
+    driver = """
+      get("all").click();
+      const paint = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+      const mixed = colours => {  // the last of them in front
+        paint.clearRect(0, 0, 1, 1);
+        for (const colour of colours) { paint.fillStyle = colour; paint.fillRect(0, 0, 1, 1); }
+        return [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3);
+      };
+      const luminance = rgb => {
+        const [r, g, b] = rgb.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const behind = element => element === null ? [] :
+        [...behind(element.parentElement), getComputedStyle(element).backgroundColor];
+      const worst = {};
+      let texts = 0;
+      for (const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walker.nextNode();) {
+        const element = walker.currentNode.parentElement, style = getComputedStyle(element);
+        if (!walker.currentNode.data.trim() || !element.getClientRects().length || style.visibility !== "visible")
+          continue;
+        texts += 1;
+        const grounds = behind(element), ink = element.closest("svg") ? style.fill : style.color;
+        const [one, other] = [luminance(mixed(grounds)), luminance(mixed([...grounds, ink]))].sort((a, b) => a - b);
+        const contrast = (other + 0.05) / (one + 0.05);
+        if (contrast < 4.5) worst[`${element.tagName}: ${walker.currentNode.data.trim()}`] = contrast;
+      }
+      seen.push(luminance(mixed(behind(document.body))), worst, texts);
+    """
+    text = page(tmp_path / "a.html", [("Hello?", shades), ("Long", [failed])])
+    ground, unreadable, texts = seen(text, tmp_path / "b.html", driver, lambda path: browse(path, scheme))
+    assert (ground < 0.05, ground > 0.8) == (scheme == "dark", scheme == "light")  # type: ignore[operator]
+    assert unreadable == {}
+    assert texts > 50  # type: ignore[operator]

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from conftest import Lalign
+from openai.types.chat import ChatCompletion
 
 from lalign.jobs.shapes import Marks, marks, shaped
 from lalign.method.linear_alignment import Alignment
@@ -45,6 +46,15 @@ def test_logprobs_stand_where_tools_look_for_them() -> None:
     assert content == {**one, "top_logprobs": [one]}
     assert found["lalign"]["logprobs"].keys() == {"base", "principle"}
     assert found["lalign"]["logprobs"]["base"] == [{"token": "\ufffd", "token_id": 9, "logprob": None}]
+
+
+@pytest.mark.parametrize("logprobs", [None, {"aligned": (TokenLogprob(9, "a", b"a", -0.5, ()),)}])
+def test_the_body_is_a_chat_completion_of_openai_s_own_package(logprobs: Any) -> None:
+    body = line(replace(RESULT, logprobs=logprobs))["response"]["body"]
+    read = ChatCompletion.model_validate(body, strict=True)
+    assert read.choices[0].message.content == "Hi"
+    assert read.created == 0
+    assert read.model_dump(exclude_unset=True) == body
 
 
 def test_an_error_has_a_code_and_an_id_of_text() -> None:

@@ -95,3 +95,36 @@ def test_a_contest_of_next_to_nothing_is_told_as_such(outcomes: list[str]) -> No
     console.print(contest_table([found]))
     assert "a" in console.export_text()
     assert to_json([found])["contests"][0]["judged"] == len(outcomes) - outcomes.count("unparsable")
+
+
+def rendered(*reports: ContestReport) -> list[str]:
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(contest_table(reports))
+    return captured.get().splitlines()
+
+
+def test_no_figure_and_no_name_of_the_table_is_broken() -> None:
+    """The widest figures there are, and names that leave room for none of them."""
+    long = ["smollm2-135m-instruct-linear-alignment-ratio-2.5", "A", "smollm2-135m-instruct-plain"]
+    outcomes = ["win"] * 995 + ["lose"] * 5
+    reports = [
+        *contest_reports([Judged(n, long[0], long[2], one, ("A", "B"), (9, 9)) for n, one in enumerate(outcomes)]),
+        *contest_reports([Judged(n, long[0], "A", "win", ("A", "B"), (n, 9)) for n in range(1000)]),
+    ]
+    shown = rendered(*reports)
+    assert max(map(len, shown)) <= 80
+    assert "…" not in "".join(shown)
+    rows = [line.split() for line in shown if line.split()[:1] in (["B"], ["vs"])]
+    assert rows[0][:5] == ["B", "1000", "99.5", "0.0", "0.5"]
+    assert rows[1][:3] == ["vs", "C", "99–100"]
+    assert rows[2][:2] == ["B", "1000"]
+    assert rows[3][:3] == ["vs", "A", "100–100"]
+    assert [line.split() for line in shown[-2:]] == [["B", long[0]], ["C", long[2]]]
+
+
+def test_short_names_stand_in_the_table() -> None:
+    (found,) = contest_reports([Judged(n, "aligned", "base", "win", ("A", "B"), (1, 1)) for n in range(9)])
+    shown = rendered(found)
+    assert any(line.split()[:2] == ["aligned", "9"] for line in shown)
+    assert any(line.split()[:2] == ["vs", "base"] for line in shown)

@@ -8,6 +8,7 @@ import pytest
 
 from lalign.records.notices import Notices
 from lalign.records.parsing import Message, Record, parse_fields
+from lalign.records.reading import Reading
 from lalign.results import Failure
 
 USER = {"role": "user", "content": "Hi"}
@@ -150,6 +151,32 @@ def test_an_instruction_is_joined_to_its_input() -> None:
     found = record({"instruction": "Translate", "input": "chat", "output": "cat"})
     assert found.messages == (Message("user", "Translate\n\nchat"),)
     assert found.ignored == ()
+
+
+def test_of_mt_bench_the_later_turns_are_told_to_be_left_out() -> None:
+    found = record({"turns": ["Hi", "Now rhyme it."]})
+    assert found.ignored == ("turns after the first",)
+    assert record({"turns": ["Hi"]}).ignored == ()
+
+
+@pytest.mark.parametrize("texts", [["Hi"], ["Hi", "Now rhyme it."]])
+def test_of_a_named_field_with_texts_the_first_is_the_prompt(texts: list[str]) -> None:
+    found = parse_fields({"turns": texts}, 1, reading=Reading(prompt_field="turns"))
+    assert isinstance(found, Record)
+    assert (found.messages, found.read_from) == (ASKED, None)
+    assert found.ignored == ("turns after the first",) * (len(texts) - 1)
+
+
+def test_a_prompt_of_texts_is_refused_where_nothing_names_it() -> None:
+    assert failure({"prompt": ["Hi", "Ho"]}).message == "prompt[0]: must be an object, not 'Hi'"
+
+
+def test_conversations_may_have_roles_and_content() -> None:
+    turns = [{"role": "system", "content": ""}, USER, ANSWER, USER, {"role": "assistant", "content": "SECRET"}]
+    found = record({"conversations": turns})
+    assert found.messages == record({"messages": turns[:-1]}).messages
+    assert found.read_from == "conversations"
+    assert failure({"conversations": [{"role": "tool"}]}).message.startswith("conversations[0].role: must be system")
 
 
 def test_sharegpt_turns_have_their_roles() -> None:

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lalign.errors import InputError
+from lalign.records.arrays import array_elements
 from lalign.records.inputs import Inputs, named, streamed
 from lalign.records.source import json_lines, zstd
 from lalign.records.tables import table_lines
@@ -126,8 +127,10 @@ def test_whatever_csv_can_hold_comes_back(
     [
         (b"a,b\n1,2,3\n", ":2: has 3 values under 2 columns"),
         (b"a,b\n1\n", ":2: has 1 values under 2 columns"),
-        (b"a,a\n1,2\n", ":1: must be a header in which each column has a name of its own"),
-        (b"a,\n1,2\n", ":1: must be a header in which each column has a name of its own"),
+        (b"a,a\n1,2\n", ":1: must be a header in which each column, save the first, has a name of its own"),
+        (b"a,\n1,2\n", ":1: must be a header in which each column, save the first, has a name of its own"),
+        (b",,a\n1,2,3\n", ":1: must be a header in which each column, save the first, has a name of its own"),
+        (b'""\n1\n', ":1: must be a header in which each column, save the first, has a name of its own"),
         (b'a,b\n1,"2\n', ":2: unexpected end of data"),
         (b"a,b\n1,\xff\n", ":1: not UTF-8"),
     ],
@@ -151,6 +154,159 @@ def test_a_damaged_packed_table_is_refused(tmp_path: Path, name: str, kept: int)
     (tmp_path / name).write_bytes(b"No such format")
     with pytest.raises(InputError, match=rf"{name}:1: "):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", [",prompt\n0,Hi\n\n1,Ho\n", '"",prompt\n0,Hi\n\n1,"Ho"\n'])
+def test_of_csv_a_first_column_without_a_name_is_left_out_and_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text(text)
+    assert read(path) == [(2, {"prompt": "Hi"}), (4, {"prompt": "Ho"})]
+    assert Inputs([path]).notices() == [f"{path}: its first column, which has no name, is left out"]
+    path.write_text("n" + text.removeprefix('""'))
+    assert Inputs([path]).notices() == []
+
+
+class TestArrays:
+    """A JSON array in a .json file: its elements as lines, numbered by their place."""
+
+    @pytest.mark.parametrize("indent", [None, 2])
+    @pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+    def test_elements_are_lines(self, tmp_path: Path, indent: int | None, packed: str) -> None:
+        data = b"\xef\xbb\xbf" + json.dumps(ROWS, indent=indent).replace("\n", "\r\n").encode() + b"\n"
+        path = tmp_path / f"in.JSON{packed}"
+        path.write_bytes({"": lambda data: data, ".gz": gzip.compress, ".zst": zstd.compress}[packed](data))
+        assert read(path) == [*enumerate(ROWS, 1)]
+        assert list(Inputs([path]).filled() or []) == [*range(1, len(ROWS) + 1)]
+        assert Inputs([path]).place(7) == f"{path}: element 7"
+
+    def test_among_several_files_lines_are_numbered_through(self, tmp_path: Path) -> None:
+        write_lines(tmp_path / "a.jsonl", ROWS[:2])
+        (tmp_path / "b.json").write_text(json.dumps(ROWS[2:5], indent=1))
+        write_lines(tmp_path / "c.json", ROWS[5:6])
+        paths = [tmp_path / name for name in ("a.jsonl", "b.json", "c.json")]
+        inputs = Inputs(paths)
+        with inputs.open() as stream:
+            found = [orjson.loads(raw.data)["id"] for raw in json_lines(stream, inputs.name)]
+        assert found == ["r1", "r2", "r3", "r4", "r5", "r6"]
+        assert [inputs.place(number) for number in (2, 3, 6)] == [
+            f"{paths[0]}:2",
+            f"{paths[1]}: element 1",
+            f"{paths[2]}:1",
+        ]
+
+    def test_every_digit_and_byte_stays_as_it_is_written(self, tmp_path: Path) -> None:
+        elements = [b'{"n": 123456789012345678901234567890, "x": 1.10, "y": 1e999}', b'{"t": "\xff"}', b"7"]
+        (tmp_path / "in.json").write_bytes(b"[ " + b" , ".join(elements) + b" ]")
+        with Inputs([tmp_path / "in.json"]).open() as stream:
+            assert [raw.data for raw in json_lines(stream, "in.json")] == elements
+
+    @pytest.mark.parametrize("data", ["[]", " [ \n ] \n"])
+    def test_one_may_be_empty(self, tmp_path: Path, data: str) -> None:
+        (tmp_path / "in.json").write_text(data)
+        assert read(tmp_path / "in.json") == []
+
+    @pytest.mark.parametrize(
+        ("data", "told"),
+        [
+            ('[{"a": 1},\n{"a": }]', ":2: line: not valid JSON: Expecting value at column 7"),
+            ('[{"a": 1},\n{"a": 1}', ":2: line: not valid JSON: Expecting ',' delimiter at column 9"),
+            ('[{"a": 1} {"a": 1}]', ":1: line: not valid JSON: Expecting ',' delimiter at column 11"),
+            ('[{"a": 1},]', ":1: line: not valid JSON: Expecting value at column 11"),
+            ('[{"a": 1}]\n[{"a": 1}]', ":2: line: not valid JSON: Extra data at column 1"),
+            ('[{"a": "b\n"}]', ":1: line: not valid JSON: Invalid control character at column 10"),
+            ("[" + '{"a":[' * 200_000, ": nested too deeply"),
+        ],
+    )
+    def test_what_is_wrong_with_one_is_told_before_any_is_answered(self, tmp_path: Path, data: str, told: str) -> None:
+        (tmp_path / "in.json").write_text(data)
+        with pytest.raises(InputError) as raised:
+            Inputs([tmp_path / "in.json"]).open()
+        assert str(raised.value) == f"{tmp_path / 'in.json'}{told}"
+
+    def test_one_that_is_too_long_to_be_read_whole_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lalign.records.arrays.MAX_ARRAY_BYTES", 1 << 20)
+        (tmp_path / "in.json").write_bytes(b"[" + b'{"a": 1},' * (1 << 17) + b"{}]")
+        with pytest.raises(
+            InputError, match=r"is a JSON array of more than 1 MiB, which .*: jq -c '\.\[\]' .*in\.json"
+        ):
+            Inputs([tmp_path / "in.json"]).open()
+
+    @given(st.lists(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists))))
+    def test_whatever_one_can_hold_comes_back(
+        self, tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+    ) -> None:
+        for indent in (None, 1):
+            text = json.dumps(rows, indent=indent, ensure_ascii=indent is None).encode("utf-8", "surrogatepass")
+            elements = array_elements(io.BytesIO(text), "in.json")
+            assert [json.loads(one.decode("utf-8", "surrogatepass")) for one in elements] == rows
+
+
+class TestParquetFolders:
+    """Data sets as the hub gives them: the files of one split."""
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"),
+            ("a.parquet", "b.parquet"),
+            ("train.parquet",),
+            ("default/train/0000.parquet", "default/train/0001.parquet"),
+            ("part-00000-ab.c000.snappy.parquet", "part-00001-ab.c000.snappy.parquet"),
+        ],
+    )
+    def test_the_files_of_one_split_are_read_in_order(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        (tmp_path / ".cache").mkdir()
+        (tmp_path / ".cache" / "test.parquet").touch()
+        (tmp_path / "README.md").touch()
+        half = len(ROWS) // len(names)
+        for number, name in enumerate(names):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            last = number == len(names) - 1
+            write_parquet(tmp_path / name, ROWS[number * half :] if last else ROWS[number * half : (number + 1) * half])
+        assert read(tmp_path) == [*enumerate(ROWS, 1)]
+        assert list(Inputs([tmp_path]).filled() or []) == [*range(1, len(ROWS) + 1)]
+
+    @pytest.mark.parametrize(
+        ("names", "patterns"),
+        [
+            (
+                (
+                    "data/test-00000-of-00001.parquet",
+                    "data/train-00000-of-00002.parquet",
+                    "data/train-00001-of-00002.parquet",
+                ),
+                ("data/test-00000-of-00001.parquet", "'data/train-*.parquet'"),
+            ),
+            (("main/test.parquet", "main/train.parquet"), ("main/test.parquet", "main/train.parquet")),
+            (
+                ("a/train/0000.parquet", "a/train/0001.parquet", "b/train/0000.parquet"),
+                ("'a/train/*.parquet'", "b/train/0000.parquet"),
+            ),
+        ],
+    )
+    def test_of_several_splits_one_must_be_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], patterns: tuple[str, ...]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in names:
+            Path("set", name).parent.mkdir(parents=True, exist_ok=True)
+            write_parquet(Path("set", name), ROWS[:3])
+        wanted = ", ".join(
+            f"'set/{one[1:]}" if (one := pattern).startswith("'") else f"set/{one}" for pattern in patterns
+        )
+        with pytest.raises(InputError) as raised:
+            Inputs([Path("set")]).open()
+        assert str(raised.value) == f"set: holds several splits; name one: {wanted}"
+        for pattern in patterns:
+            assert read(*named([Path("set", pattern.strip("'"))]))
+
+    def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:
+        write_parquet(tmp_path / "a.parquet", ROWS)
+        (tmp_path / "b.parquet").write_bytes(b"PAR1")
+        with pytest.raises(InputError, match=r"/b\.parquet: "):
+            read(tmp_path)
 
 
 def test_what_json_has_no_word_for_becomes_text(tmp_path: Path) -> None:

@@ -111,11 +111,16 @@ def test_a_closed_stdin_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_cannot_be_opened_is_named_in_one_line(tmp_path: Path, suffix: str) -> None:
     missing, folder = tmp_path / f"missing{suffix}", tmp_path / f"folder{suffix}"
     folder.mkdir()
-    mended = f"is a folder, not a file; for all files in it: cat {folder}/*"
+    (folder / "a.jsonl").touch()
+    mended = f"is a folder, not a file; for all of its .jsonl files: cat {folder}/*.jsonl"
     for path, reason in ((missing, "No such file or directory"), (folder, mended)):
         with pytest.raises(InputError) as failure:
             open_source(path)
         assert str(failure.value) == f"{path}: {reason}"
+    (folder / "a.jsonl").rename(folder / "a.bin")
+    with pytest.raises(InputError) as failure:
+        open_source(folder)
+    assert str(failure.value) == f"{folder}: is a folder, not a file"
 
 
 def test_a_name_that_no_file_can_have_is_an_input_error() -> None:

@@ -31,6 +31,10 @@ def filled(text: str, fields: dict[str, Any]) -> str:
         ("{{ q }}", {"q": ["ä", {"b": None}]}, '["ä",{"b":null}]'),
         ("{{ q | default('none') }}", {"q": None}, "none"),
         ("{{ n }} {{ x }}", {"n": 7, "x": 0.5}, "7 0.5"),
+        ("{{ (q, [q]) }}", {"q": 1}, "[1,[1]]"),
+        ("{{ record['Best Answer'] }} {{ record.q }}", {"Best Answer": "Yes", "q": 1}, "Yes 1"),
+        ("{{ record | tojson }}", {"a-b": "Yes", "none": None}, '{"a-b":"Yes"}'),
+        ("{{ record }}", {"record": "own"}, "own"),
     ],
 )
 def test_is_filled(text: str, fields: dict[str, Any], wanted: str) -> None:
@@ -42,6 +46,8 @@ def test_is_filled(text: str, fields: dict[str, Any], wanted: str) -> None:
     [
         ("{{ question }}", "'question' is undefined; the fields are q, 'a b', deep"),
         ("{{ nil }}", "'nil' is undefined"),
+        ("{{ record['c d'] }}", "has no attribute 'c d'; the fields are q, 'a b', deep"),
+        ("{{ [range] }}", "a function, which cannot be written as JSON"),
         ("{{ none }}", "a value that is null"),
         ("{{ deep.nil }}", "a value that is null"),
         ("{{ range }}", "which is no value"),
@@ -57,6 +63,36 @@ def test_what_cannot_be_filled_says_why(text: str, told: str) -> None:
     with pytest.raises(Unusable, match=told) as raised:
         filled(text, {"q": "Why?", "a b": 1, "nil": None, "deep": {"nil": None}})
     assert str(raised.value).startswith("prompt_template: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{{ x | tojson }}", "{{ [x] }}", "{{ {'a': [x]} }}", "{{ (x,) }}", "{{ x | tojson(2) }}"),
+        *("{{ [x] | string }}", "{{ x | pprint }}", "{{ '%r' | format(x) }}", "{{ x.y }}", "{{ x() }}"),
+    ],
+)
+def test_a_field_that_is_missing_is_told_however_it_is_written(text: str) -> None:
+    with pytest.raises(Unusable, match="'x' is undefined; the fields are q") as raised:
+        filled(text, {"q": "Why?"})
+    assert raised.value.problem == "missing_field"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{{ q | nope }}", "line 1: there is no filter 'nope'"),
+        ("a\n{% if q %}{{ q | nope }}{% endif %}", "line 2: there is no filter 'nope'"),
+        ("{% if q is nope %}a{% endif %}", "line 1: there is no test 'nope'"),
+        ("{% include 'other' %}", "line 1: a template can take in no other file"),
+        ("{% for a in q %}" * 25 + "{% endfor %}" * 25, "is nested too deeply"),
+        ("{{ " + "[" * 2000 + "]" * 2000 + " }}", "is nested too deeply"),
+    ],
+)
+def test_what_no_record_could_fill_is_refused_at_once(text: str, told: str) -> None:
+    with pytest.raises(OptionError) as raised:
+        FieldTemplate(text, "prompt_template")
+    assert str(raised.value) == f"prompt_template: {told}"
 
 
 def test_what_is_no_template_is_refused() -> None:

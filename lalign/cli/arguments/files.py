@@ -23,8 +23,8 @@ InputFiles = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="IN.jsonl...",
-        help="Records: JSON Lines (.gz and .zst too), .csv, .tsv, .parquet, .arrow, a folder of the library datasets; "
-        "several, or a pattern in quotes, are read as one. - or nothing is stdin.",
+        help="Records: JSON Lines or an array in a .json (.gz and .zst too), .csv, .tsv, .parquet, .arrow, a folder of "
+        "a Hugging Face data set; several, or a pattern in quotes, are read as one. - or nothing is stdin.",
     ),
 ]
 
@@ -128,7 +128,8 @@ class OutputArguments(ResultArguments):
     dry_run: Annotated[
         int | None,
         option(
-            "Show the first N prompts, twin beside twin; no weights are loaded, nothing is answered.",
+            "Show the first N prompts of the job, twin beside twin; no weights are loaded or converted, nothing is "
+            "answered.",
             OUTPUT,
             metavar="N",
         ),
