@@ -120,7 +120,7 @@ class OutputArguments(ResultArguments):
     dry_run: Annotated[
         int | None,
         option(
-            "Show the first N prompts, twin beside twin; no weights are loaded, nothing is answered.",
+            "Show the first N prompts, twin beside twin; no weights are loaded, nothing answered. For torch alone.",
             OUTPUT,
             metavar="N",
         ),
