@@ -75,7 +75,7 @@ def _vllm(model: ModelOptions, engine_options: Mapping[str, str]) -> Backend:
     import torch
 
     from lalign.engine.vllm.backend import VllmBackend
-    from lalign.engine.vllm.options import check
+    from lalign.engine.vllm.engine_args import check
     from lalign.engine.vllm.process import start
     from lalign.models.description import describe
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lalign.engine.interface import Counters, Ended, Limits, Request, Source
 from lalign.engine.vllm.driver import Driver, Idle
-from lalign.engine.vllm.options import changing
+from lalign.engine.vllm.engine_args import changing
 from lalign.engine.vllm.pairing import Lookout
 from lalign.engine.vllm.process import VllmProcess
 from lalign.errors import LalignError, OptionError

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from lalign.engine.vllm.admission import Capacity
-from lalign.engine.vllm.options import parsed
+from lalign.engine.vllm.engine_args import parsed
 from lalign.engine.vllm.pairing import KEY, Lookout, Report, Twin
 from lalign.errors import LalignError, ModelError, OptionError, first_line
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import TinyModel, TinyTokenizer
 
 from lalign.backends import open_backend
-from lalign.engine.vllm import options
+from lalign.engine.vllm import engine_args
 from lalign.engine.vllm.process import _reason, _silenced
 from lalign.errors import LalignError, ModelError, OptionError
 from lalign.models.description import describe
@@ -18,13 +18,13 @@ from lalign.models.loading import ModelOptions, load
 
 
 def test_where_there_is_no_vllm_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "is_installed", lambda: False)
+    monkeypatch.setattr(engine_args, "is_installed", lambda: False)
     with pytest.raises(OptionError, match="engine: vllm takes the package vllm, which is not installed here"):
         open_backend(ModelOptions("nowhere"), "vllm")
 
 
 def test_its_log_goes_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "is_installed", lambda: False)
+    monkeypatch.setattr(engine_args, "is_installed", lambda: False)
     for given, wanted in ((None, "INFO"), ("DEBUG", "DEBUG")):
         monkeypatch.setenv("VLLM_LOGGING_LEVEL", given or "")
         if given is None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lalign.backends import open_backend
-from lalign.engine.vllm import options
-from lalign.engine.vllm.options import HARMLESS, OTHER_MODEL, OWN, PARTING, PARTING_PREFIXES, _truth, changing
+from lalign.engine.vllm import engine_args
+from lalign.engine.vllm.engine_args import HARMLESS, OTHER_MODEL, OWN, PARTING, PARTING_PREFIXES, _truth, changing
 from lalign.errors import OptionError
 from lalign.models.loading import ModelOptions
 
@@ -31,7 +31,7 @@ PARTING_PROBLEM = "is refused: with it pairs come apart, or are sampled otherwis
     ],
 )
 def test_some_options_are_not_the_users(monkeypatch: pytest.MonkeyPatch, option: str, problem: str) -> None:
-    monkeypatch.setattr(options, "is_installed", lambda: True)
+    monkeypatch.setattr(engine_args, "is_installed", lambda: True)
     with pytest.raises(OptionError) as caught:
         open_backend(ModelOptions("nowhere"), "vllm", {"max_num_seqs": "4", option: "1"})
     assert str(caught.value) == f"engine_option: {option} {problem}"
