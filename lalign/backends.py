@@ -75,7 +75,8 @@ def _vllm(model: ModelOptions, engine_options: Mapping[str, str]) -> Backend:
     import torch
 
     from lalign.engine.vllm.backend import VllmBackend
-    from lalign.engine.vllm.process import check, start
+    from lalign.engine.vllm.engine_args import check
+    from lalign.engine.vllm.process import start
     from lalign.models.description import describe
 
     check(engine_options)
@@ -88,4 +89,5 @@ def _vllm(model: ModelOptions, engine_options: Mapping[str, str]) -> Backend:
     if described.limits.context_reason:
         # Beyond it the model computes otherwise on short prompts too.
         given["max_model_len"] = described.limits.context_length
-    return VllmBackend(described, start(described.location, given, engine_options, described.name))
+    process = start(described.location, given, engine_options, described.name)
+    return VllmBackend(described, process, engine_options)

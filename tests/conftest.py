@@ -36,7 +36,7 @@ from lalign.aligner import Aligner
 from lalign.backends import open_backend
 from lalign.engine.torch_backend import TorchBackend
 from lalign.engine.vllm.backend import VllmBackend
-from lalign.engine.vllm.process import is_installed
+from lalign.engine.vllm.engine_args import is_installed
 from lalign.method.aligned import Aligned
 from lalign.method.recipe import Recipe
 from lalign.models.loading import LoadedModel, ModelOptions, load

@@ -205,6 +205,8 @@ def summary(tally: Tally, seconds: float, where: str) -> Table:
     if tally.batch_halvings:
         times = "once" if tally.batch_halvings == 1 else f"{tally.batch_halvings} times"
         row("batch halved", f"{times}, for want of memory")
+    if tally.pairs_parted:
+        row("begun anew", f"{tally.pairs_parted}, since the engine did not run their twins together")
     row("time", f"{seconds:.1f} s, {tally.tokens} tokens, {tally.tokens / max(seconds, 1e-9):.1f} tokens/s")
     if tally.kl_sum:
         row("KL(aligned||base)", f"{tally.kl_sum / tally.tokens:.3f} nats per token")

@@ -12,9 +12,10 @@ from lalign.options import Sampling
 
 def warpers(sampling: Sampling) -> Any:
     """The settings as a list of transformers' own processors, in the order its `generate` has them; empty for none."""
-    if sampling.repetition_penalty == 1 and sampling.temperature == 0:
+    is_plain = sampling.temperature == 1 and not sampling.top_k and sampling.top_p == 1 and not sampling.min_p
+    if sampling.repetition_penalty == 1 and (sampling.temperature == 0 or is_plain):
         return []
-    # Seconds to import, which greedy decoding on an engine without transformers need not spend.
+    # Seconds to import, which decoding as the model says, on an engine without transformers, need not spend.
     from transformers.generation.logits_process import (
         LogitsProcessorList,
         MinPLogitsWarper,

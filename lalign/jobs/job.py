@@ -128,6 +128,7 @@ class Job:
                 self._count(records, written, reader)
                 if aligner.counters is not before:  # which are of an earlier call
                     self.tally.batch_halvings = aligner.counters.batch_halvings
+                    self.tally.pairs_parted = aligner.counters.pairs_parted
                 on_outcomes(written)
                 if interruption:
                     break

@@ -15,6 +15,7 @@ class Tally:
     Attributes:
         skipped: input lines that an earlier run has answered.
         batch_halvings: how often the batch was halved for want of memory.
+        pairs_parted: how many responses were begun anew, their twins not having been run together.
         duplicate: what to say of the first id that was given twice.
         notices: what to say of the records that were read.
     """
@@ -27,6 +28,7 @@ class Tally:
     aligned_tokens: int = 0
     skipped: int = 0
     batch_halvings: int = 0
+    pairs_parted: int = 0
     duplicate: str | None = None
     notices: Notices = field(default_factory=Notices)
 

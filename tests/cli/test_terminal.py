@@ -258,6 +258,10 @@ class TestSummary:
         shown = self.shown(summary(Tally(batch_halvings=halvings), 1.0, "stdout"))
         assert shown[1] == f"batch halved  {times}, for want of memory"
 
+    def test_it_tells_of_pairs_that_came_apart(self) -> None:
+        shown = self.shown(summary(Tally(pairs_parted=3), 1.0, "stdout"))
+        assert shown[1] == "begun anew  3, since the engine did not run their twins together"
+
     def test_of_nothing_there_is_little_to_say(self) -> None:
         answered, time = self.shown(summary(Tally(), 0.0, "stdout"))
         assert answered.split() == ["answered", "0", "records", "to", "stdout"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -198,15 +199,21 @@ def test_a_job_that_was_cut_is_resumed(open_one: Open, source: Path, tmp_path: P
 
 def test_a_source_that_waits_is_waited_for(open_one: Open) -> None:
     """Each prompt is given only when the answer before it has come."""
-    asked: list[str] = []
+    answered = Event()
 
     def prompts() -> Iterator[str]:
         for number in range(3):
-            asked.append(f"{number}?")
-            yield asked[-1]
+            if number and not answered.wait(60):
+                raise TimeoutError(f"prompt {number - 1} is not answered while the next is not there")
+            answered.clear()
+            yield f"{number}?"
 
-    outcomes = Aligner(open_one()).generate(prompts(), principle=PRINCIPLE, max_new_tokens=2)
-    assert sum(isinstance(outcome, Result) for outcome in outcomes) == 3
+    lines = []
+    for outcome in Aligner(open_one()).generate(prompts(), principle=PRINCIPLE, max_new_tokens=2):
+        assert isinstance(outcome, Result)
+        lines.append(outcome.line)
+        answered.set()
+    assert lines == [1, 2, 3]
 
 
 def test_a_reader_that_leaves_ends_the_work(open_one: Open) -> None:

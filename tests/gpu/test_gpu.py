@@ -16,7 +16,7 @@ from conftest import Lalign
 from lalign.aligner import Aligner
 from lalign.backends import open_backend
 from lalign.engine.vllm import process
-from lalign.engine.vllm.process import is_installed
+from lalign.engine.vllm.engine_args import is_installed
 from lalign.models.loading import ModelOptions
 from lalign.options import Execution
 from lalign.results import Result

@@ -128,8 +128,8 @@ class OutputArguments(ResultArguments):
     dry_run: Annotated[
         int | None,
         option(
-            "Show the first N prompts of the job, twin beside twin; no weights are loaded or converted, nothing is "
-            "answered.",
+            "Show the first N prompts, twin beside twin; no weights are loaded or converted, nothing answered. "
+            "For torch alone.",
             OUTPUT,
             metavar="N",
         ),

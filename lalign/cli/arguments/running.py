@@ -18,7 +18,9 @@ class RunArguments:
             "Pairs in flight, >= 1, or auto: what fits in --memory-share of the free memory.", RUN, metavar="N|auto"
         ),
     ] = "16"
-    memory_share: Annotated[float, option("For --batch-size auto, above 0 and at most 1.", RUN)] = 0.7
+    memory_share: Annotated[
+        float, option("For --batch-size auto, above 0 and at most 1; vllm has options of its own.", RUN)
+    ] = 0.7
     compile: Annotated[
         bool,
         flag(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple, overload
 
 from lalign.engine.llamacpp.model import GgufModel
@@ -50,7 +51,7 @@ class GgufTokenizer:
         # SentencePiece writes the space before a word into its token, and puts one before a text.
         spaced = model.metadata("tokenizer.ggml.add_space_prefix")
         is_spm = api.llama_vocab_type(self._vocab) == api.LLAMA_VOCAB_TYPE_SPM
-        self._drops_space = int(is_spm and spaced != "false")
+        self._drops_space = is_spm and spaced != "false"
 
     def __len__(self) -> int:
         return self._model.vocab_size
@@ -69,10 +70,15 @@ class GgufTokenizer:
     def decode(
         self, token_ids: list[int], skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
     ) -> str:
-        """The text of tokens, with U+FFFD for bytes that make no character; never cleaned up."""
-        shown = not skip_special_tokens
-        pieces = (self._bytes(token, shown, 0 if index else self._drops_space) for index, token in enumerate(token_ids))
-        return b"".join(pieces).decode(errors="replace")
+        """The text of tokens, never cleaned up.
+
+        Bytes that make no character are U+FFFD; of tokens that are a byte each, all that follow one another are where
+        one is, as in transformers.
+        """
+        kept = [token for token in token_ids if token not in self._special] if skip_special_tokens else token_ids
+        runs = ((is_byte, b"".join(map(self._bytes, run))) for is_byte, run in groupby(kept, self._is_byte))
+        text = "".join(_characters(run) if is_byte else run.decode(errors="replace") for is_byte, run in runs)
+        return text.removeprefix(" ") if self._drops_space else text
 
     def apply_chat_template(self, conversation: list[dict[str, Any]], **variables: Any) -> str:
         """The text of a conversation. Raises whatever the template raises."""
@@ -106,9 +112,13 @@ class GgufTokenizer:
             if kind & added
         }
 
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(token for token, added in self.added_tokens_decoder.items() if added.special)
+
     @property
     def all_special_ids(self) -> list[int]:
-        return [token for token, added in self.added_tokens_decoder.items() if added.special]
+        return sorted(self._special)
 
     @property
     def all_special_tokens(self) -> list[str]:
@@ -123,14 +133,24 @@ class GgufTokenizer:
         return text.decode(errors="replace")
 
     def _piece(self, token: int) -> str:
-        return self._bytes(token, True, 0).decode(errors="replace")
+        return self._bytes(token).decode(errors="replace")
 
-    def _bytes(self, token: int, special: bool, lstrip: int) -> bytes:
+    def _is_byte(self, token: int) -> bool:
+        return bool(self._api.llama_vocab_get_attr(self._vocab, token) & self._api.LLAMA_TOKEN_ATTR_BYTE)
+
+    def _bytes(self, token: int) -> bytes:
         room = PIECE
         buffer = ctypes.create_string_buffer(room)
-        length = self._api.llama_token_to_piece(self._vocab, token, buffer, room, lstrip, special)
+        length = self._api.llama_token_to_piece(self._vocab, token, buffer, room, 0, True)
         if length < 0:
             room = -length
             buffer = ctypes.create_string_buffer(room)
-            length = self._api.llama_token_to_piece(self._vocab, token, buffer, room, lstrip, special)
+            length = self._api.llama_token_to_piece(self._vocab, token, buffer, room, 0, True)
         return buffer.raw[:length]
+
+
+def _characters(run: bytes) -> str:
+    try:
+        return run.decode()
+    except UnicodeDecodeError:
+        return "\ufffd" * len(run)

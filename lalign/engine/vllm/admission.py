@@ -16,9 +16,9 @@ from dataclasses import dataclass
 class Capacity:
     """What a vLLM engine has.
 
-    rows: requests at once (max_num_seqs). tokens: of a step (max_num_batched_tokens). blocks: of the cache of keys and
-    values. block_size: tokens of the smallest block. kinds: groups of layers that hold blocks of their own.
-    caches: whether it keeps the blocks of prompts for those that begin alike.
+    rows: requests at once. tokens: of a step. blocks: of the cache of keys and values. block_size: tokens of the
+    smallest block. kinds: groups of layers that hold blocks of their own. caches: whether it keeps the blocks of
+    prompts for those that begin alike. rows_by, tokens_by: the options of vLLM that limit these.
     """
 
     rows: int
@@ -27,6 +27,8 @@ class Capacity:
     block_size: int
     kinds: int = 1
     caches: bool = True
+    rows_by: str = "max_num_seqs"
+    tokens_by: str = "max_num_batched_tokens"
 
     def uncached(self, length: int) -> int:
         """Tokens of a prompt that has been run before which must be run again: whole blocks are kept, never all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lalign.engine.interface import Counters, Ended, Limits, Request, Source
-from lalign.engine.vllm.driver import Driver
+from lalign.engine.vllm.driver import Driver, Idle
+from lalign.engine.vllm.engine_args import changing
 from lalign.engine.vllm.pairing import Lookout
 from lalign.engine.vllm.process import VllmProcess
-from lalign.errors import LalignError
+from lalign.errors import LalignError, OptionError
 from lalign.options import Execution
 
 # Prompts whose first logits are held at a time.
@@ -39,13 +40,22 @@ class Described(Protocol):
 class VllmBackend:
     """Runs a model in vLLM; see `interface.Backend`.
 
+    Args:
+        described: the model.
+        process: vLLM, with that model.
+        options: what the user has set of vLLM, which its process was started with.
+
     Attributes:
         process: vLLM.
         counters: what the latest run has done so far.
+
+    Raises `OptionError` for a `max_model_len` with which the model would compute otherwise than on other engines.
     """
 
-    def __init__(self, described: Described, process: VllmProcess) -> None:
+    def __init__(self, described: Described, process: VllmProcess, options: Mapping[str, Any]) -> None:
+        _refuse_long_context(described.limits, process.context_length)
         self.process = process
+        self._options = options
         self.capacity = process.capacity
         self.counters = Counters()
         self._described = described
@@ -71,9 +81,9 @@ class VllmBackend:
         return replace(stated, context_length=own, context_reason="as vLLM was started")
 
     def fingerprint(self) -> str:
-        quantization = self.process.quantization
-        computed = f"{self._described.fingerprint()} {self.process.dtype} vllm"
-        return computed if quantization is None else f"{computed} {quantization}"
+        process = self.process
+        marks = [self._described.fingerprint(), process.dtype, "vllm", process.version, process.quantization]
+        return " ".join(mark for mark in (*marks, changing(self._options)) if mark)
 
     def run(self, source: Source, execution: Execution) -> Iterator[list[Ended]]:
         """As `Backend.run`. Raises `OptionError` where vLLM's options hold no prompt with its twins."""
@@ -100,13 +110,24 @@ class VllmBackend:
         """Step until all rows, each with the place of its request, have had their logits; a request goes when whole."""
         rows: dict[int, NDArray[np.float32]] = {}
         running = {str(number) for number in owners}
+        idle = Idle()
         try:
             while running:
-                running -= self.process.step()[1]
-                rows |= self.process.report([]).logits
+                taken, finished = self.process.step()
+                running -= finished
+                logits = self.process.report([]).logits
+                idle.count(bool(taken or logits))
+                rows |= logits
         finally:
             self.process.abort(sorted(running))
         if missing := owners.keys() - rows.keys():
             raise LalignError(f"vLLM has given no logits for {len(missing)} prompts")
         for place, request in enumerate(window):
             yield request, np.stack([rows[number] for number, owner in owners.items() if owner == place])
+
+
+def _refuse_long_context(limits: Limits, given: int) -> None:
+    most = limits.context_length
+    if limits.context_reason and most is not None and given > most:
+        problem = f"max_model_len={given} is above the model's context of {most} ({limits.context_reason})"
+        raise OptionError("engine_option", problem)

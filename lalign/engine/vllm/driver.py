@@ -71,6 +71,19 @@ class Pair:
         return joining([len(ids) for ids in self.prompts], self.new_tokens, capacity, warm=warm)
 
 
+class Idle:
+    """Counts steps in a row in which nothing has moved: a prompt of many steps takes some, none takes all."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def count(self, is_moving: bool) -> None:
+        """One step. Raises `LalignError` where there have been too many."""
+        self.steps = 0 if is_moving else self.steps + 1
+        if self.steps > MOST_IDLE_STEPS:
+            raise LalignError(f"vLLM has done nothing in {MOST_IDLE_STEPS} steps; its engine options stand against it")
+
+
 class Driver:
     """Generates for requests as they come.
 
@@ -104,7 +117,7 @@ class Driver:
         # The requests that run the prompts of the pair that is first in the queue, one token each.
         self._warming: set[str] = set()
         self._done: list[int] = []
-        self._idle_steps = 0
+        self._idle = Idle()
 
     def run(self, source: Source) -> Iterator[list[Ended]]:
         """As `Backend.run`. What is in flight when the caller leaves is given up."""
@@ -147,7 +160,7 @@ class Driver:
         taken, finished = self.process.step()
         report = self.process.report(self._done)
         self._done = []
-        self._watch(bool(report.choices or report.parted or taken))
+        self._idle.count(bool(report.choices or report.parted or taken))
         rows = sum(len(pair.prompts) for pair in self._flying.values())
         for number, pair in list(self._flying.items()):
             pair.load = staying(pair.load)
@@ -167,12 +180,6 @@ class Driver:
             self.counters.steps += 1
             self.counters.step_rows += rows
         return ended
-
-    def _watch(self, is_moving: bool) -> None:
-        """Raise `LalignError` where nothing has moved for long: a prompt of many steps takes some, none takes all."""
-        self._idle_steps = 0 if is_moving else self._idle_steps + 1
-        if self._idle_steps > MOST_IDLE_STEPS:
-            raise LalignError(f"vLLM has done nothing in {MOST_IDLE_STEPS} steps; its engine options stand against it")
 
     def _admit(self) -> tuple[list[Ended], int]:
         """Pairs join in their order while there is room; how many have. What a step cannot take is run before."""
@@ -204,8 +211,8 @@ class Driver:
         """Raise `OptionError` where the engine's options hold no such pair even alone."""
         least = pair.joining(self.capacity, warm=True)
         for option, needed, given in (
-            ("max_num_seqs", least.rows, self.capacity.rows),
-            ("max_num_batched_tokens", least.tokens, self.capacity.tokens),
+            (self.capacity.rows_by, least.rows, self.capacity.rows),
+            (self.capacity.tokens_by, least.tokens, self.capacity.tokens),
         ):
             if needed > given:
                 raise OptionError("engine_option", f"{option}={given} is too little: a prompt here takes {needed}")

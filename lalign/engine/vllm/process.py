@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import importlib.util
-import json
 import os
 import sys
-from argparse import BooleanOptionalAction
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psutil
 
 from lalign.engine.vllm.admission import Capacity
+from lalign.engine.vllm.engine_args import parsed
 from lalign.engine.vllm.pairing import KEY, Lookout, Report, Twin
 from lalign.errors import LalignError, ModelError, OptionError, first_line
 
@@ -26,12 +23,6 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
-# Options that lalign gives itself, or with which rows would not step as it needs them to.
-RESERVED = frozenset(
-    {"model", "tokenizer", "dtype", "trust_remote_code", "skip_tokenizer_init", "logits_processors", "load_format"}
-    | {"worker_extension_cls", "worker_cls", "scheduler_cls", "async_scheduling", "speculative_config", "runner"}
-    | {"pipeline_parallel_size", "data_parallel_size", "stream_interval", "long_prefill_token_threshold", "seed"}
-)
 PROCESSORS = {True: "lalign.engine.vllm.registered_v2:Registered", False: "lalign.engine.vllm.registered_v1:Registered"}
 WORKER = "lalign.engine.vllm.worker.LalignWorker"
 # On a CPU vLLM would take nearly all memory for keys and values: this much at the most, and a quarter of what is free.
@@ -43,24 +34,18 @@ class VllmProcess:
 
     Attributes:
         capacity: what it can step at once. context_length: the most tokens of prompt and response together. interface:
-        which of vLLM's two the processor has been loaded by. quantization: as vLLM calls it, None for none.
+        which of vLLM's two the processor has been loaded by. quantization: as vLLM calls it, None for none. version: of
+        vLLM.
     """
 
     def __init__(self, engine: Any) -> None:
+        from vllm import __version__
+
+        self.version: str = __version__
         self._engine = engine
         self.interface: str = self._call("lalign_attach")[0]
         config = engine.vllm_config
-        core = engine.engine_core.engine_core
-        kinds = core.scheduler.kv_cache_config.kv_cache_groups
-        self.capacity = Capacity(
-            rows=config.scheduler_config.max_num_seqs,
-            tokens=config.scheduler_config.max_num_batched_tokens,
-            # One block is vLLM's own, and some are kept free where a watermark is set.
-            blocks=int(config.cache_config.num_gpu_blocks * (1 - config.scheduler_config.watermark)) - 1,
-            block_size=min(kind.kv_cache_spec.block_size for kind in kinds),
-            kinds=len(kinds),
-            caches=bool(config.cache_config.enable_prefix_caching),
-        )
+        self.capacity = _capacity(config, engine.engine_core.engine_core.scheduler.kv_cache_config.kv_cache_groups)
         self.context_length: int = config.model_config.max_model_len
         self.quantization: str | None = config.model_config.quantization
         self.dtype: str = str(config.model_config.dtype)
@@ -106,6 +91,30 @@ class VllmProcess:
         return answers
 
 
+def _capacity(config: Any, kinds: Sequence[Any]) -> Capacity:
+    """What an engine of this configuration has, by the limits that its scheduler heeds."""
+    scheduler, cache = config.scheduler_config, config.cache_config
+    rows, rows_by = _least(scheduler, "max_num_seqs", "max_num_active_seqs")
+    tokens, tokens_by = _least(scheduler, "max_num_batched_tokens", "max_num_scheduled_tokens")
+    return Capacity(
+        rows=rows,
+        tokens=tokens,
+        # One block is vLLM's own, and some are kept free where a watermark is set.
+        blocks=int(cache.num_gpu_blocks * (1 - scheduler.watermark)) - 1,
+        block_size=min(kind.kv_cache_spec.block_size for kind in kinds),
+        kinds=len(kinds),
+        caches=bool(cache.enable_prefix_caching),
+        rows_by=rows_by,
+        tokens_by=tokens_by,
+    )
+
+
+def _least(config: Any, *names: str) -> tuple[int, str]:
+    """The least of some limits, of which not all are set, and its name."""
+    found = [(getattr(config, name), name) for name in names]
+    return min(((value, name) for value, name in found if value is not None), key=lambda limit: limit[0])
+
+
 @contextlib.contextmanager
 def _as_ours() -> Iterator[None]:
     try:
@@ -134,28 +143,13 @@ def start(location: str, given: Mapping[str, Any], options: Mapping[str, Any], n
             from vllm.engine.arg_utils import EngineArgs
         except Exception as error:  # what it imports may not go together, and says so in many ways
             raise OptionError("engine", f"vllm cannot be imported: {first_line(error)}; see docs/engines.md") from error
-        wanted = {**given, **_defaults(options), **_parsed(options, EngineArgs)}
+        wanted = {**given, **_defaults(options), **parsed(options, EngineArgs)}
         try:
             return VllmProcess(_engine(location, wanted, EngineArgs))
         except LalignError:
             raise
         except Exception as error:
             raise ModelError(f"{name}: vLLM does not take it: {_reason(error)}") from error
-
-
-def is_installed() -> bool:
-    """Whether there is a vLLM to import: a folder of that name, which Python would also take, is none."""
-    spec = importlib.util.find_spec("vllm")
-    return spec is not None and spec.origin is not None
-
-
-def check(options: Mapping[str, Any]) -> None:
-    """Raise `OptionError` where vLLM is not installed, and for an option that is not the user's to set."""
-    if not is_installed():
-        raise OptionError("engine", "vllm takes the package vllm, which is not installed here; see docs/engines.md")
-    for option in options:
-        if option in RESERVED:
-            raise OptionError("engine_option", f"{option} is set by lalign itself")
 
 
 def _engine(location: str, wanted: Mapping[str, Any], engine_args: Any) -> Any:
@@ -183,37 +177,6 @@ def _defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     if "gpu_memory_utilization" not in options and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         found["kv_cache_memory_bytes"] = min(MOST_CPU_BYTES, psutil.virtual_memory().available // 4)
     return found
-
-
-def _parsed(options: Mapping[str, Any], engine_args: Any) -> dict[str, Any]:
-    """Options as vLLM's own parser reads them. Raises `OptionError` with what it says."""
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    class Parser(FlexibleArgumentParser):  # type: ignore[misc, unused-ignore]
-        def error(self, message: str) -> Any:
-            raise OptionError("engine_option", f"vLLM: {' '.join(message.split())}")
-
-    known = {field.name for field in dataclasses.fields(engine_args)}
-    parser = engine_args.add_cli_args(Parser(prog="vllm", add_help=False))
-    flags = {action.dest for action in parser._actions if isinstance(action, BooleanOptionalAction)}
-    words = []
-    for option, value in options.items():
-        if option not in known:
-            raise OptionError("engine_option", f"vLLM has no option {option!r}")
-        flag = option.replace("_", "-")
-        if option in flags:
-            words.append(f"--{flag}" if _truth(option, value) else f"--no-{flag}")
-        else:
-            words.append(f"--{flag}={value if isinstance(value, str) else json.dumps(value)}")
-    found = vars(parser.parse_args(words))
-    return {option: found[option] for option in options}
-
-
-def _truth(option: str, value: Any) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise OptionError("engine_option", f"{option} must be true or false, not {value!r}")
-    return text == "true"
 
 
 def _reason(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from tiny_gguf import EXACT, write_tiny_gguf
 
 from lalign.aligner import Aligner
 from lalign.backends import open_backend
+from lalign.engine.forced import Forced, token_likelihoods
 from lalign.engine.interface import Point, Request
 from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import LalignError, ModelError, OptionError
@@ -32,6 +33,7 @@ from lalign.engine.llamacpp.forward import LlamaStore
 PROMPTS = [f"{'word ' * (number % 5)}{number}?" for number in range(10)]
 PRINCIPLES = ["Be kind.", "Be as brief as you can be."]
 TOLERANCE = 1e-3
+NORMS = ("shift_norm", "step_norm")
 OpenLlama = Callable[..., Aligner]
 
 
@@ -71,13 +73,14 @@ def answers(aligner: Aligner, *points: Alignment, principles: list[str] | None =
 
 
 def assert_the_same(found: list[Result], wanted: list[Result]) -> None:
-    """Tokens equal; statistics, where both have them, within 1e-3."""
+    """Tokens equal; statistics, where both have them, within 1e-3, norms in relation to themselves."""
     assert [result.token_ids for result in found] == [result.token_ids for result in wanted]
     assert [result.finish_reason for result in found] == [result.finish_reason for result in wanted]
     for mine, theirs in zip(found, wanted, strict=True):
         for name, values in (mine.steps or {}).items():
             if name != "tokens" and theirs.steps is not None:
-                np.testing.assert_allclose(values, theirs.steps[name], atol=TOLERANCE, rtol=TOLERANCE, err_msg=name)
+                relative = TOLERANCE if name in NORMS else 0
+                np.testing.assert_allclose(values, theirs.steps[name], atol=TOLERANCE, rtol=relative, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,24 @@ def test_the_first_logits_are_those_of_torch(on_torch: Aligner, on_llama: OpenLl
     wanted = {request.key: logits for request, logits in on_torch.backend.first_logits(requests)}
     assert found.keys() == wanted.keys()
     for key, logits in found.items():
-        np.testing.assert_allclose(logits, wanted[key], atol=TOLERANCE)
+        np.testing.assert_allclose(logits, wanted[key], atol=TOLERANCE, rtol=0)
+
+
+def test_likelihoods_of_a_given_response_are_those_of_torch(on_torch: Aligner, on_llama: OpenLlama) -> None:
+    points = tuple(Point(alignment, Sampling()) for alignment in (Alignment(ratio=0), Alignment(ratio=2)))
+    rows = [[0, *range(10, 10 + length)] for length in (3, 20)]
+    requests = [Request(key, row, ([0, 77, *row],), (1.0,), points) for key, row in enumerate(rows)]
+    forced = [Forced(request, list(range(30, 42))) for request in requests]
+    mine, theirs = (
+        {each.request.key: likelihoods for each, likelihoods in token_likelihoods(aligner.backend, forced)}
+        for aligner in (on_llama(), on_torch)
+    )
+    assert mine.keys() == theirs.keys() == {0, 1}
+    for key, likelihoods in mine.items():
+        assert len(likelihoods) == len(points)
+        for one, other in zip(likelihoods, theirs[key], strict=True):
+            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=TOLERANCE, rtol=0)
+            assert one.greedy.tolist() == other.greedy.tolist()
 
 
 def test_first_logits_of_a_prompt_that_does_not_fit_are_refused(on_llama: OpenLlama) -> None:

@@ -15,6 +15,9 @@ from lalign.aligner import Aligner
 from lalign.backends import open_backend
 from lalign.cli.run import run
 from lalign.engine.torch_backend import TorchBackend
+from lalign.evaluation.preferences import Question, make_items
+from lalign.evaluation.scoring import Scoring, score_items
+from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel, ModelOptions
 from lalign.models.location import default_model
 from lalign.options import Execution
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.real
 
 # Two engines round differently: where the two best tokens are this close, either may come first.
 TIE = 1e-3
+NORMS = ("shift_norm", "step_norm")
 # And llama.cpp itself where a prompt is run in two parts, with activations of 8 bits and keys and values of 16.
 ROUNDING = 0.5
 PROMPTS = [
@@ -38,7 +42,7 @@ PROMPTS = [
     for record in map(orjson.loads, (SAMPLES / "prompts.jsonl").read_bytes().splitlines())
     if "prompt" in record
 ]
-
+QUESTION = Question(1, None, "Which phone should I buy?", ("The cheapest there is.", "The newest.", "None."), answer=0)
 
 # llama.cpp's names of whole files' types, and one that its tensors then have: those of 576 columns, of which neither
 # K-quants nor IQ4_XS can be, get the nearest type that can.
@@ -66,16 +70,22 @@ def as_float32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return requantised("ALL_F32", tmp_path_factory.mktemp("float32") / "smol.gguf")
 
 
-def answers(aligner: Aligner, prompts: list[str], hh: str, **how: Any) -> list[Result]:
-    execution = Execution(batch_size=4)
-    found = list(aligner.generate(prompts, principle=hh, ratio=2.0, max_new_tokens=8, execution=execution, **how))
+@pytest.fixture(scope="module")
+def on_llama(as_float32: Path) -> Aligner:
+    """Those weights in llama.cpp, computed with in float32 throughout."""
+    return Aligner(LlamaBackend(as_float32, "smol", EXACT))
+
+
+def answers(aligner: Aligner, prompts: list[str], principle: str | list[str], **how: Any) -> list[Result]:
+    given = {"ratio": 2.0, "max_new_tokens": 8, "execution": Execution(batch_size=4), **how}
+    found = list(aligner.generate(prompts, principle=principle, **given))
     assert all(isinstance(outcome, Result) for outcome in found)
     return [outcome for outcome in found if isinstance(outcome, Result)]
 
 
-def test_float32_tokens_and_statistics_are_those_of_torch(smol: LoadedModel, as_float32: Path, hh: str) -> None:
+def test_float32_tokens_and_statistics_are_those_of_torch(smol: LoadedModel, on_llama: Aligner, hh: str) -> None:
     prompts = sorted(PROMPTS, key=len)[:6]
-    mine = answers(Aligner(LlamaBackend(as_float32, "smol", EXACT)), prompts, hh)
+    mine = answers(on_llama, prompts, hh)
     theirs = answers(Aligner(TorchBackend(smol)), prompts, hh)
     for one, other in zip(mine, theirs, strict=True):
         pairs = zip(one.token_ids, other.token_ids, strict=False)
@@ -86,8 +96,36 @@ def test_float32_tokens_and_statistics_are_those_of_torch(smol: LoadedModel, as_
             assert abs(one.steps["logprob_aligned"][same] - other.steps["logprob_aligned"][same]) < TIE
         for name, values in one.steps.items():
             if name != "tokens":
-                np.testing.assert_allclose(values[:same], other.steps[name][:same], atol=1e-3, rtol=1e-3, err_msg=name)
+                wanted = other.steps[name][:same]
+                relative = 1e-3 if name in NORMS else 0
+                np.testing.assert_allclose(values[:same], wanted, atol=1e-3, rtol=relative, err_msg=name)
     assert sum(one.token_ids == other.token_ids for one, other in zip(mine, theirs, strict=True)) >= len(prompts) - 1
+
+
+def test_samples_of_two_principles_up_to_a_stop_string_are_those_of_torch(
+    smol: LoadedModel, on_llama: Aligner, hh: str
+) -> None:
+    on_torch, prompts = Aligner(TorchBackend(smol)), sorted(PROMPTS, key=len)[:2]
+    drawn: dict[str, Any] = {"samples": 2, "temperature": 0.8, "top_p": 0.95, "weights": [1.0, 0.5]}
+    principles = [hh, "Answer in as few words as you can."]
+    free = answers(on_torch, prompts, principles, **drawn)
+    found = answers(on_llama, prompts, principles, **drawn)
+    assert [one.token_ids for one in found] == [other.token_ids for other in free]
+    assert len({one.token_ids for one in found}) > 2
+    stop = (free[0].response[4:7],)
+    stopped = answers(on_llama, prompts, principles, stop=stop, **drawn)
+    assert stopped[0].finish_reason == "stop"
+    assert stopped[0].response == free[0].response[: free[0].response.index(stop[0])]
+
+
+@pytest.mark.parametrize("scoring", ["logit", "ppl"])
+def test_an_evaluation_chooses_what_torch_chooses(smol: LoadedModel, on_llama: Aligner, scoring: Scoring) -> None:
+    items = make_items([QUESTION], principle="Save money, and nothing else.")
+    points = (Alignment(ratio=0), Alignment(ratio=2))
+    mine, theirs = (
+        list(score_items(aligner, items, points, scoring)) for aligner in (on_llama, Aligner(TorchBackend(smol)))
+    )
+    assert mine == theirs
 
 
 def test_prompts_have_the_ids_of_transformers(smol: LoadedModel, hh: str) -> None:

@@ -219,6 +219,11 @@ def test_what_never_fits_is_out_of_memory_and_the_others_are_not() -> None:
         (replace(ROOMY, rows=1), "max_num_seqs=1 is too little: a prompt here takes 2"),
         (replace(ROOMY, tokens=2), "max_num_batched_tokens=2 is too little: a prompt here takes 3"),
         (replace(ROOMY, tokens=14, caches=False), "max_num_batched_tokens=14 is too little: a prompt here takes 15"),
+        (replace(ROOMY, rows=1, rows_by="max_num_active_seqs"), "max_num_active_seqs=1 is too little: .*"),
+        (
+            replace(ROOMY, tokens=2, tokens_by="max_num_scheduled_tokens"),
+            "max_num_scheduled_tokens=2 is .*",
+        ),
     ],
 )
 def test_options_that_hold_no_pair_are_refused(capacity: Capacity, problem: str) -> None:

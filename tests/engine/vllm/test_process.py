@@ -10,21 +10,21 @@ import pytest
 from conftest import TinyModel, TinyTokenizer
 
 from lalign.backends import open_backend
-from lalign.engine.vllm import process
-from lalign.engine.vllm.process import _reason, _silenced, _truth
+from lalign.engine.vllm import engine_args
+from lalign.engine.vllm.process import _reason, _silenced
 from lalign.errors import LalignError, ModelError, OptionError
 from lalign.models.description import describe
 from lalign.models.loading import ModelOptions, load
 
 
 def test_where_there_is_no_vllm_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "is_installed", lambda: False)
+    monkeypatch.setattr(engine_args, "is_installed", lambda: False)
     with pytest.raises(OptionError, match="engine: vllm takes the package vllm, which is not installed here"):
         open_backend(ModelOptions("nowhere"), "vllm")
 
 
 def test_its_log_goes_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "is_installed", lambda: False)
+    monkeypatch.setattr(engine_args, "is_installed", lambda: False)
     for given, wanted in ((None, "INFO"), ("DEBUG", "DEBUG")):
         monkeypatch.setenv("VLLM_LOGGING_LEVEL", given or "")
         if given is None:
@@ -32,23 +32,6 @@ def test_its_log_goes_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(OptionError):
             open_backend(ModelOptions("nowhere"), "vllm", verbose=True)
         assert os.environ["VLLM_LOGGING_LEVEL"] == wanted
-
-
-@pytest.mark.parametrize("option", ["async_scheduling", "speculative_config", "logits_processors", "dtype"])
-def test_what_lalign_sets_itself_is_no_option(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
-    monkeypatch.setattr(process, "is_installed", lambda: True)
-    with pytest.raises(OptionError, match=f"^engine_option: {option} is set by lalign itself$"):
-        open_backend(ModelOptions("nowhere"), "vllm", {option: "x"})
-
-
-def test_torch_takes_no_engine_options() -> None:
-    with pytest.raises(OptionError, match=r"^engine_option: --engine torch takes none$"):
-        open_backend(ModelOptions(), "torch", {"max_num_seqs": "4"})
-
-
-@pytest.mark.parametrize(("value", "truth"), [("true", True), ("False", False), (True, True), (False, False)])
-def test_flags_are_true_or_false(value: Any, truth: bool) -> None:
-    assert _truth("enforce_eager", value) is truth
 
 
 @pytest.mark.parametrize(
@@ -84,8 +67,8 @@ def test_what_libraries_write_as_they_start_is_kept_off_stdout(
 
 
 def test_a_description_says_what_the_loaded_model_does(tiny_folder: Path) -> None:
-    options = ModelOptions(str(tiny_folder))
-    loaded, described = load(options), describe(options, "vllm", "float32")
+    model = ModelOptions(str(tiny_folder))
+    loaded, described = load(model), describe(model, "vllm", "float32")
     for name in ("name", "location", "stop_ids", "limits"):
         assert getattr(described, name) == getattr(loaded, name), name
     assert described.fingerprint() == loaded.fingerprint()

