@@ -94,7 +94,7 @@ def _parquet(path: Path) -> Iterator[list[dict[str, Any]]]:
 def _arrow(path: Path) -> Iterator[list[dict[str, Any]]]:
     import pyarrow
 
-    for file in _files_of(path):
+    for file in files_of(path):
         with pyarrow.memory_map(str(file)) as source:
             try:
                 batches: Iterable[Any] = pyarrow.ipc.open_stream(source)
@@ -107,8 +107,8 @@ def _arrow(path: Path) -> Iterator[list[dict[str, Any]]]:
                     yield batch.slice(start, _ROWS).to_pylist()
 
 
-def _files_of(path: Path) -> list[Path]:
-    """The files of a saved dataset, in order. Raises `InputError` for one of several splits."""
+def files_of(path: Path) -> list[Path]:
+    """Those of a saved dataset, in order; of another path, itself. Raises `InputError` for one of several splits."""
     if not path.is_dir():
         return [path]
     if (path / "dataset_dict.json").is_file():
