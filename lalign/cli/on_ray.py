@@ -73,6 +73,8 @@ def carry_out_on_ray(
             resume=output.resume,
             watch=bar.reach,
         )
+    for notice in counts.notices.lines(str(reads)):
+        say(notice)
     return _told(counts, running, time.monotonic() - began, writes)
 
 

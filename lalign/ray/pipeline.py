@@ -20,6 +20,7 @@ from ray.data.datasource import BlockBasedFileDatasink
 
 from lalign.ray.counts import Counts
 from lalign.ray.files import Format, InputFile, read_blocks
+from lalign.records.notices import Notices
 
 TABLE = pa.schema(
     [
@@ -95,7 +96,10 @@ class _Files(BlockBasedFileDatasink):
         self._written.tell.remote(ctx.task_idx, table.num_rows)
         records = pc.sum(pc.list_value_length(table["records"])).as_py()
         failures, tokens = (pc.sum(table[column]).as_py() for column in ("failures", "tokens"))
-        return Counts(table.num_rows, records, failures, tokens)
+        notices = Notices()
+        for told in table.select(["ignored", "read_from", "continued"]).to_pylist():
+            notices.add(**told)
+        return Counts(table.num_rows, records, failures, tokens, notices=notices)
 
     def write_table(self, table: pa.Table, file: Any) -> None:
         """Write a table of `ANSWERED`, in the order of its lines."""
@@ -103,9 +107,11 @@ class _Files(BlockBasedFileDatasink):
 
     def on_write_complete(self, write_result: Any) -> None:
         written = [counts for counts in write_result.write_returns if counts is not None]
-        self.counts = Counts(
-            *(sum(getattr(counts, name) for counts in written) for name in ("lines", "records", "failures", "tokens"))
-        )
+        notices = Notices()
+        for counts in written:
+            notices.merge(counts.notices)
+        sums = (sum(getattr(counts, name) for counts in written) for name in ("lines", "records", "failures", "tokens"))
+        self.counts = Counts(*sums, notices=notices)
 
 
 class JsonLinesFiles(_Files):

@@ -11,6 +11,8 @@ import ray
 from ray.exceptions import RayError
 
 SECONDS = 1.0
+# How long a busy cluster is waited for, at most.
+PATIENCE = 10.0
 
 
 class Written:
@@ -40,7 +42,7 @@ def watched(watch: Callable[[int], None]) -> Iterator[Any]:
     def look() -> None:
         while not ended.wait(SECONDS):
             with suppress(RayError):
-                watch(ray.get(actor.total.remote(), timeout=SECONDS))
+                watch(ray.get(actor.total.remote(), timeout=PATIENCE))
 
     looking = threading.Thread(target=look, name="lalign-ray-progress", daemon=True)
     looking.start()

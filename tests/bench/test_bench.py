@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from lalign.aligner import Aligner
+from lalign.bench import serving
 from lalign.bench.bench import BenchOptions, _schedule, measure
 from lalign.bench.contenders import (
     ALIGNED,
@@ -150,6 +152,21 @@ def test_a_floor_is_told_of_weights_like_those_that_the_machine_was_measured_for
     unmeasured = report(ALL, runs, 1, facts, None)
     assert unmeasured["machine"] is None
     assert not any("floor_seconds" in row for row in unmeasured["runs"])
+
+
+def test_a_machine_is_measured_on_the_device_that_is_known_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, torch.dtype]] = []
+
+    def measured(device: torch.device, dtype: torch.dtype) -> Machine:
+        asked.append((str(device), dtype))
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("no room")
+        return MACHINE
+
+    monkeypatch.setattr(serving, "measure_machine", measured)
+    known = [Weights(), Weights("cuda:0", "torch.bfloat16"), Weights("cpu", "Q4_1")]
+    assert [serving._machine(weights) for weights in known] == [None, None, MACHINE]
+    assert asked == [("cuda:0", torch.bfloat16), ("cpu", torch.float32)]
 
 
 def test_what_an_engine_does_not_tell_is_null() -> None:

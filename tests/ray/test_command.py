@@ -14,13 +14,16 @@ pytest.importorskip("ray.data", reason="needs Ray Data: pip install 'lalign[ray]
 from conftest import Finished, Lalign
 
 JOB = ("--ray", "local", "--workers", 2, "in.jsonl", "-o", "out")
-CSV = 'id,prompt\nfirst,Why?\nsecond,"How, and\nwhere?"\nthird,\n' + "".join(f"n{n},{n}?\n" for n in range(20))
+CSV = 'id,question\nfirst,Why?\nsecond,"How, and\nwhere?"\nthird,\n' + "".join(f"n{n},{n}?\n" for n in range(20))
 
 
 def test_a_job_from_the_command_line_is_that_of_one_process(lalign: Lalign) -> None:
-    """Two workers, of a table; a row that cannot be answered is counted, and is in the output in its place."""
+    """Two workers, of a table; a row that cannot be answered is counted, and is in the output in its place.
+
+    Without statistics, whose last digits are those of the batch.
+    """
     (lalign.folder / "in.csv").write_text(CSV)
-    asked = ("generate", *lalign.tiny, "--temperature", 1, "--batch-size", 1, "in.csv")
+    asked = ("generate", *lalign.tiny, "--temperature", 1, "--batch-size", 1, "--stats", "none", "in.csv")
     words = [str(word) for word in (*asked, "--ray", "local", "--workers", 2, "-o", "out")]
     done = subprocess.run(
         [sys.executable, "-m", "lalign", *words],
@@ -35,17 +38,19 @@ def test_a_job_from_the_command_line_is_that_of_one_process(lalign: Lalign) -> N
     assert done.stdout == b""
     # What Ray's core says of its actors goes to stderr past Python; how far it is, is told where that takes long.
     lines = [line.strip() for line in said.splitlines() if not re.match(r"\[|lalign: \d+ s: \d+ of 23 lines$", line)]
-    assert lines[:3] == [
+    assert lines[:4] == [
+        "lalign: in.csv: prompts were read from question in 22 records",
         "lalign: 1 records failed; each has an error record in the output",
         "answered  22 records to out",
         "failed  1 (error records in their place)",
     ]
-    assert lines[3].startswith("time  ")
-    assert len(lines) == 4
+    assert lines[4].startswith("time  ")
+    assert len(lines) == 5
     assert lalign("merge", *sorted((lalign.folder / "out").glob("*.jsonl")), "-o", "merged.jsonl").status == 0
     alone = lalign(*asked)
     assert (lalign.folder / "merged.jsonl").read_bytes() == alone.out
     assert (alone.status, len(alone.records)) == (1, 23)
+    assert lines[0] in alone.err.splitlines()
 
 
 @pytest.mark.parametrize(
