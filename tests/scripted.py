@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lalign.engine.batch import Batch, Group
 from lalign.engine.decoding import choose
-from lalign.engine.interface import Counters, Ended, Limits, Request, Sequence, Source
+from lalign.engine.interface import Counters, Ended, Limits, Request, Sequence, Source, Weights
 from lalign.options import Execution
 
 
@@ -22,6 +22,7 @@ class ScriptedBackend:
     """Logits depend on a row's length and last token alone; requests are run one at a time, all points apart."""
 
     name = "scripted"
+    weights = Weights()
 
     def __init__(self, tokenizer: Any, context_length: int | None = 512) -> None:
         self.tokenizer = tokenizer

@@ -97,11 +97,13 @@ def measure(
             watch(f"batch {batch_size}, run {repeat + 1} of {options.repeats}, {contender.name}")
             runs.setdefault((batch_size, contender.name), []).append(sides[contender.name].run(batch_size))
         facts = {name: side.facts for name, side in sides.items()}
-    return report(rows, runs, options.repeats, facts) | {"left_out": left_out}
+        watch("the machine")
+        machine = next(iter(sides.values())).machine()
+    return report(rows, runs, options.repeats, facts, machine) | {"left_out": left_out}
 
 
 def _task(contender: Contender, model: ModelOptions, work: Work, options: BenchOptions, leader: Facts | None) -> Task:
-    """The first makes the prompts and measures the machine, and must be lalign's own, which `rows_of` begins with."""
+    """The first makes the prompts, and must be lalign's own, which `rows_of` begins with."""
     if contender.engine != "torch":  # whose device and dtype are no business of others
         model = replace(model, device="auto", dtype="auto", device_map=None)
     own = dict(options.engine_options) if contender.engine == options.engine and not contender.peer else {}

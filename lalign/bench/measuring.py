@@ -111,9 +111,9 @@ class Machine:
     read_bandwidth: float
     product_rate: float
 
-    def floor_seconds(self, parameters: int, itemsize: int, rows: float) -> float:
-        """The least time of a decoding step: weights read once, or their products with `rows` rows, if longer."""
-        return max(parameters * itemsize / self.read_bandwidth, 2 * parameters * rows / self.product_rate)
+    def floor_seconds(self, parameters: int, size: int, rows: float) -> float:
+        """The least time of a decoding step: weights of `size` bytes read once, or multiplied with rows, if longer."""
+        return max(size / self.read_bandwidth, 2 * parameters * rows / self.product_rate)
 
 
 def measure_machine(device: torch.device, dtype: torch.dtype, repeats: int = 7) -> Machine:

@@ -16,7 +16,7 @@ from lalign.bench.contenders import (
     WITHOUT_SUPPORT,
     Contender,
 )
-from lalign.bench.measuring import Measurement, Spread
+from lalign.bench.measuring import Machine, Measurement, Spread
 from lalign.bench.side import Facts
 
 Runs = Mapping[tuple[int, str], Sequence[Measurement]]
@@ -24,19 +24,22 @@ Runs = Mapping[tuple[int, str], Sequence[Measurement]]
 EQUAL_SHARE = 0.9
 
 
-def report(rows: Sequence[Contender], runs: Runs, repeats: int, facts: Mapping[str, Facts]) -> dict[str, Any]:
+def report(
+    rows: Sequence[Contender], runs: Runs, repeats: int, facts: Mapping[str, Facts], machine: Machine | None
+) -> dict[str, Any]:
     """Everything measured, as `lalign bench` prints it: JSON values, times in seconds and memory in bytes.
 
-    facts: of each contender, the first being the one that measured the machine.
+    facts: of each contender. machine: what that of the first can do at best; None where that was not to be measured.
     """
     by_name = {contender.name: contender for contender in rows}
     first = next(iter(facts.values()))
     return {
-        "model": {key: getattr(first, key) for key in ("model", "device", "dtype", "parameters")},
-        "machine": asdict(first.machine) if first.machine else None,
+        "model": {"model": first.model}
+        | {key: getattr(first.weights, key) for key in ("device", "dtype", "parameters")},
+        "machine": asdict(machine) if machine else None,
         "repeats": repeats,
         "contenders": {row.name: {"engine": row.engine, "meaning": row.meaning} for row in rows},
-        "runs": [_row(key, runs, by_name[key[1]], facts) for key in runs],
+        "runs": [_row(key, runs, by_name[key[1]], facts) | _floor(key, runs, facts, machine) for key in runs],
         "ratios": {str(size): _ratios(size, rows, runs) for size in dict.fromkeys(size for size, _ in runs)},
     }
 
@@ -44,8 +47,6 @@ def report(rows: Sequence[Contender], runs: Runs, repeats: int, facts: Mapping[s
 def _row(key: tuple[int, str], runs: Runs, contender: Contender, facts: Mapping[str, Facts]) -> dict[str, Any]:
     batch_size, name = key
     one, own = runs[key][0], facts[name]
-    machine = next(iter(facts.values())).machine
-    rows = one.step_rows / one.steps if one.steps else 0.0
     row: dict[str, Any] = {"batch_size": batch_size, "contender": name, "tokens": one.tokens}
     values: dict[str, Callable[[Measurement], float]] = {
         "tokens_per_second": lambda run: run.tokens_per_second,
@@ -59,14 +60,29 @@ def _row(key: tuple[int, str], runs: Runs, contender: Contender, facts: Mapping[
         "device_memory": lambda run: run.device_memory,
     }
     row |= {label: asdict(Spread.of([value(run) for run in runs[key]])) for label, value in values.items()}
-    row |= {"load_memory": own.load_memory, "rows_per_step": rows}
-    if machine and own.parameters:
-        floor = machine.floor_seconds(own.parameters, own.itemsize, rows)
-        row |= {"floor_seconds": floor, "step_over_floor": row["step_seconds"]["median"] / floor}
+    row |= {"load_memory": own.load_memory, "rows_per_step": _rows_per_step(one)}
     twin = contender.same_as
     if twin is not None and (batch_size, twin) in runs:
         row |= {"same_as": twin, "same_responses": _same(runs, key, (batch_size, twin)), "responses": len(one.streams)}
     return row
+
+
+def _rows_per_step(run: Measurement) -> float:
+    return run.step_rows / run.steps if run.steps else 0.0
+
+
+def _floor(key: tuple[int, str], runs: Runs, facts: Mapping[str, Facts], machine: Machine | None) -> dict[str, float]:
+    """The least time of a step, and how many times that one took.
+
+    Nothing for weights of another type than the machine was measured in, or on another kind of device.
+    """
+    first, own = next(iter(facts.values())).weights, facts[key[1]].weights
+    kinds = [((weights.device or "").partition(":")[0], weights.dtype) for weights in (first, own)]
+    if machine is None or own.parameters is None or own.size is None or kinds[0] != kinds[1]:
+        return {}
+    floor = machine.floor_seconds(own.parameters, own.size, _rows_per_step(runs[key][0]))
+    taken = Spread.of([run.step_seconds for run in runs[key]]).median
+    return {"floor_seconds": floor, "step_over_floor": taken / floor}
 
 
 def _ratios(size: int, rows: Sequence[Contender], runs: Runs) -> dict[str, Any]:

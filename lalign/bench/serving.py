@@ -14,9 +14,9 @@ from typing import IO, Any
 
 import lalign
 from lalign.bench.contenders import Contender
-from lalign.bench.measuring import Measurement, MemoryWatch, measure_machine
+from lalign.bench.measuring import Machine, Measurement, MemoryWatch, measure_machine
 from lalign.bench.side import Facts, Prompts, Task, Work
-from lalign.engine.interface import Backend, Request
+from lalign.engine.interface import Backend, Request, Weights
 from lalign.errors import LalignError
 
 # Answers the first so many prompts, at a batch size.
@@ -36,7 +36,8 @@ def serve(heard: IO[bytes], told: IO[bytes]) -> None:
             run, facts = ready(task)
         tell(replace(facts, load_memory=memory.peak))
         while True:
-            tell(run(*pickle.load(heard)))
+            asked = pickle.load(heard)
+            tell(_machine(facts.weights) if asked is None else run(*asked))
     except LalignError as error:
         tell(error)
     except EOFError:
@@ -64,24 +65,20 @@ def _lalign(task: Task) -> tuple[Run, Facts]:
 
         return run_lalign(aligner, task.work, task.contender, batch_size, limit)
 
-    facts = _facts(backend)
-    if not task.leads:
-        return run, facts
+    return run, Facts(backend.name, backend.weights, prompts=prompts(backend, task.work) if task.leads else None)
+
+
+def _machine(weights: Weights) -> Machine | None:
+    """What the device of these weights can do, in their type where torch has it."""
     import torch
 
-    device = torch.device(facts.device or "cpu")
-    dtype = getattr(backend.loaded.model, "dtype", torch.float32) if hasattr(backend, "loaded") else torch.float32
-    return run, replace(facts, machine=measure_machine(device, dtype), prompts=prompts(backend, task.work))
-
-
-def _facts(backend: Backend) -> Facts:
-    from lalign.engine.torch_backend import TorchBackend
-
-    if isinstance(backend, TorchBackend):
-        model = backend.loaded.model
-        parameters = getattr(backend.loaded, "parameters", 0)
-        return Facts(backend.name, str(model.device), str(model.dtype), parameters, model.dtype.itemsize, 0)
-    return Facts(backend.name, "", "", 0, 0, 0)
+    if weights.device is None:
+        return None
+    dtype = getattr(torch, (weights.dtype or "").removeprefix("torch."), None)
+    try:
+        return measure_machine(torch.device(weights.device), dtype if isinstance(dtype, torch.dtype) else torch.float32)
+    except RuntimeError:  # out of memory, for one
+        return None
 
 
 def prompts(backend: Backend, work: Work) -> Prompts:
@@ -111,20 +108,20 @@ def _stock(task: Task) -> tuple[Run, Facts]:
         from lalign.bench.stock_vllm import StockVllm
 
         vllm = StockVllm(task.model)
-        facts, answer = Facts(vllm.name, "", "", 0, 0, 0), vllm.run
+        facts, answer = Facts(vllm.name, Weights()), vllm.run
     elif contender.engine == "llamacpp":
         from lalign.bench.stock_llamacpp import StockLlama
 
         llama = StockLlama(task.model, task.prompts)
-        facts, answer = Facts(llama.name, "", "", 0, 0, 0), llama.run
+        facts, answer = Facts(llama.name, Weights()), llama.run
     else:
         from lalign.bench.stock_transformers import run_stock
+        from lalign.engine.torch_backend import torch_weights
         from lalign.models.loading import load
 
         # As transformers loads it, which is how one that is to be compiled is left.
         loaded = load(replace(task.model, compile=True))
-        facts = Facts(loaded.name, str(loaded.model.device), str(loaded.model.dtype), loaded.parameters, 4, 0)
-        facts = replace(facts, itemsize=loaded.model.dtype.itemsize)
+        facts = Facts(loaded.name, torch_weights(loaded))
 
         def answer(prompts: Prompts, batch_size: int) -> Measurement:
             return run_stock(loaded.model, prompts, 1 if contender.singly else batch_size, contender.guidance)

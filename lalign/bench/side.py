@@ -13,6 +13,7 @@ from typing import IO, Any
 import lalign
 from lalign.bench.contenders import Contender
 from lalign.bench.measuring import Machine, Measurement
+from lalign.engine.interface import Weights
 from lalign.errors import LalignError, ModelError
 from lalign.models.loading import ModelOptions
 from lalign.records.parsing import Record
@@ -49,7 +50,7 @@ class Prompts:
 class Task:
     """What a process is told as it begins.
 
-    prompts: None for lalign's own, which makes them; the first such tells them, and measures the machine (`leads`).
+    prompts: None for lalign's own, which makes them; the first such tells them (`leads`).
     """
 
     contender: Contender
@@ -64,16 +65,12 @@ class Task:
 class Facts:
     """What a process tells when it is ready.
 
-    parameters, itemsize: 0 where the engine does not say. load_memory: bytes, at most, up to now.
+    load_memory: bytes, at most, up to now. prompts: of the one that leads.
     """
 
     model: str
-    device: str
-    dtype: str
-    parameters: int
-    itemsize: int
-    load_memory: int
-    machine: Machine | None = None
+    weights: Weights
+    load_memory: int = 0
     prompts: Prompts | None = None
 
 
@@ -115,6 +112,15 @@ class Side:
         self._send((batch_size, limit))
         measurement: Measurement = self._receive()
         return measurement
+
+    def machine(self) -> Machine | None:
+        """What the device of this contender can do; None where its engine does not say where it runs, or lacks memory.
+
+        For the end, since it takes memory of the process.
+        """
+        self._send(None)
+        machine: Machine | None = self._receive()
+        return machine
 
     def close(self) -> None:
         """End the process."""

@@ -136,6 +136,20 @@ class Limits:
     vocabulary: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a decoding step multiplies with, for who measures it; None for what an engine does not tell.
+
+    device, dtype: as torch names them; the type of a quantised file by its own name. parameters: without an embedding
+    that is only looked up, but of llama.cpp all that are in the file. size: of all of them, in bytes.
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+    parameters: int | None = None
+    size: int | None = None
+
+
 class Source(Protocol):
     """Where an engine's requests come from.
 
@@ -176,6 +190,11 @@ class Backend(Protocol):
     @property
     def limits(self) -> Limits:
         """What no prompt may pass."""
+        ...
+
+    @property
+    def weights(self) -> Weights:
+        """What it multiplies with."""
         ...
 
     @property

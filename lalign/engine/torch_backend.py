@@ -16,7 +16,7 @@ from lalign.engine.compiled import CompiledForward
 from lalign.engine.engine import Engine, twins_needed
 from lalign.engine.forced import Forced
 from lalign.engine.forward import Forward, passes
-from lalign.engine.interface import Counters, Ended, Limits, Request, Source
+from lalign.engine.interface import Counters, Ended, Limits, Request, Source, Weights
 from lalign.engine.memory import is_out_of_memory, largest_batch
 from lalign.engine.rows import rest_length
 from lalign.engine.shared_prefixes import SharedPrefixes
@@ -44,7 +44,15 @@ class Loaded(Protocol):
     def limits(self) -> Limits: ...
     @property
     def compiled(self) -> bool: ...
+    @property
+    def parameters(self) -> int: ...
     def fingerprint(self) -> str: ...
+
+
+def torch_weights(loaded: Loaded) -> Weights:
+    """Those of a model of transformers."""
+    model, count = loaded.model, loaded.parameters
+    return Weights(str(model.device), str(model.dtype), count or None, count * model.dtype.itemsize or None)
 
 
 class TorchBackend:
@@ -78,6 +86,10 @@ class TorchBackend:
     @property
     def limits(self) -> Limits:
         return self.loaded.limits
+
+    @property
+    def weights(self) -> Weights:
+        return torch_weights(self.loaded)
 
     def fingerprint(self) -> str:
         return f"{self.loaded.fingerprint()} {self.loaded.model.dtype}"

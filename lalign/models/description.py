@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from lalign.engine.interface import Limits
 from lalign.errors import ModelError, OptionError
-from lalign.models.loading import DTYPES, ModelOptions, converted_folder, fingerprint, load_problem, stop_ids
+from lalign.models.loading import (
+    DTYPES,
+    ModelOptions,
+    converted_folder,
+    fingerprint,
+    load_problem,
+    multiplied,
+    stop_ids,
+)
 from lalign.models.location import adapter_base, default_model, gguf_file, refuse_unsafe_files
 from lalign.models.support import context, refuse_misfits, refuse_unsupported
 
@@ -36,6 +46,16 @@ class Description:
         """How much context the model has, and how many tokens it knows."""
         found = context(self.config)
         return Limits(found.tokens, found.reason or "", self.config.get_text_config(decoder=True).vocab_size)
+
+    def parameters(self) -> int | None:
+        """How many weights a decoding step multiplies with; None where transformers does not know the model."""
+        from transformers import AutoModelForCausalLM
+
+        try:
+            with torch.device("meta"):
+                return multiplied(AutoModelForCausalLM.from_config(self.config))
+        except Exception:  # code of others, which need not run
+            return None
 
     def fingerprint(self) -> str:
         """As `LoadedModel.fingerprint`."""

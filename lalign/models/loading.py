@@ -123,7 +123,7 @@ def load(options: ModelOptions) -> LoadedModel:
     model = model.eval().requires_grad_(False)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     refuse_misfits(vocabulary, model.generation_config.eos_token_id, tokenizer, name)
-    parameters = _multiplied(model)
+    parameters = multiplied(model)
     if not options.compile:
         model = settle_weights(model)
     check_rows(model, name)
@@ -194,7 +194,8 @@ def _read(location: str, name: str, base: str | None, options: ModelOptions, dty
     return (model if base is None else merged(model, name)), tokenizer
 
 
-def _multiplied(model: Any) -> int:
+def multiplied(model: Any) -> int:
+    """How many weights a decoding step of a model of transformers multiplies with."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is not None and head.weight is embedding.weight
     total: int = model.num_parameters()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,8 @@ from lalign.backends import open_backend
 from lalign.jobs.fingerprint import fingerprint
 from lalign.models.loading import ModelOptions
 from lalign.options import Execution
-from lalign.records.parsing import parse_record
+from lalign.records.notices import is_continued
+from lalign.records.parsing import Record, parse_record
 from lalign.records.reading import Reading
 from lalign.records.requests import Settings
 from lalign.records.source import RawLine
@@ -24,6 +25,9 @@ ANSWERED = pa.schema(
         ("records", pa.list_(pa.binary())),
         ("failures", pa.int64()),
         ("tokens", pa.int64()),
+        ("ignored", pa.list_(pa.string())),
+        ("read_from", pa.string()),
+        ("continued", pa.bool_()),
     ]
 )
 
@@ -34,7 +38,9 @@ class Align:
     A block has the columns `line` (the number of the line in the whole input, from 1) and `data` (the line: a JSON
     object as bytes or text; null for one that was too long to be read). It becomes a block of `line`, `records` (the
     lines of JSON that the line is answered with, with their newlines: one, or one a sample), `failures` and `tokens`
-    (counts), in the same order. A record's response depends on its line, not on its block, nor on who answers it.
+    (counts), in the same order; beside them what `lalign.records.notices` tells of a line: `ignored`, the field that
+    its prompt was `read_from`, and whether the response goes on from an assistant's turn (`continued`). A record's
+    response depends on its line, not on its block, nor on who answers it.
 
     Args:
         model: loaded when the actor starts. Raises `ModelError`, `OptionError`.
@@ -75,7 +81,8 @@ class Align:
         lines = [_raw(number, data) for number, data in zip(numbers, block["data"].to_pylist(), strict=True)]
         records: dict[int, list[bytes]] = {number: [] for number in numbers}
         failures, tokens = dict.fromkeys(numbers, 0), dict.fromkeys(numbers, 0)
-        parsed = (parse_record(line, keep=self.keep, reading=self.reading) for line in lines)
+        read: dict[int, Record] = {}
+        parsed = self._parsed(lines, read)
         for outcomes in self.aligner.ticks(parsed, self.settings, system=self.system, execution=self.execution):
             for outcome in outcomes:
                 records[outcome.line].append(to_line(outcome, self.reading.told()))
@@ -83,10 +90,24 @@ class Align:
                     failures[outcome.line] += 1
                 else:
                     tokens[outcome.line] += outcome.usage.completion_tokens
-        columns = [numbers, list(records.values()), list(failures.values()), list(tokens.values())]
+        found = [read.get(number) for number in numbers]
+        columns = [
+            *(numbers, list(records.values()), list(failures.values()), list(tokens.values())),
+            [[] if record is None else list(record.ignored) for record in found],
+            [None if record is None else record.read_from for record in found],
+            [record is not None and is_continued(record) for record in found],
+        ]
         return pa.table(
             [pa.array(column, kind) for column, kind in zip(columns, ANSWERED.types, strict=True)], ANSWERED
         )
+
+    def _parsed(self, lines: Iterable[RawLine], read: dict[int, Record]) -> Iterator[Record | Failure]:
+        """The records of lines; those that can be used are put into `read`."""
+        for line in lines:
+            record = parse_record(line, keep=self.keep, reading=self.reading)
+            if isinstance(record, Record):
+                read[line.number] = record
+            yield record
 
 
 def _raw(number: int, data: bytes | str | None) -> RawLine:

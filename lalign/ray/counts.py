@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from lalign.records.notices import Notices
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a job has written: lines, records, failures among them, tokens; and the lines and failures that stood."""
+    """What a job has written: lines, records, failures among them, tokens; and the lines and failures that stood.
+
+    notices: what to say of the records that were read.
+    """
 
     lines: int = 0
     records: int = 0
@@ -15,3 +20,4 @@ class Counts:
     tokens: int = 0
     stood: int = 0
     stood_failures: int = 0
+    notices: Notices = field(default_factory=Notices)

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lalign.errors import InputError, OutputError
+from lalign.jobs.reader import JobInput
 from lalign.jobs.resume import read_records
-from lalign.records.source import RawLine, json_lines, open_lines
+from lalign.records.inputs import Inputs
+from lalign.records.parquet_folders import only_split, parquet_files
+from lalign.records.reading import Reading
+from lalign.records.source import READ_ERRORS, RawLine, json_lines, open_source, read_error
+from lalign.records.tables import files_of, is_saved, plain_suffix, table_rows
 
 Format = Literal["jsonl", "parquet"]
 LINES = pa.schema([("line", pa.int64()), ("data", pa.binary())])
-_JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst")
-_PARQUET = (".parquet",)
+# What is read of a folder, by the suffix before one of compression.
+_KINDS = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON Lines"),
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".arrow": "Arrow",
+    ".parquet": "Parquet",
+}
 _BLOCK_BYTES = 1 << 20
 
 
@@ -30,58 +40,77 @@ _BLOCK_BYTES = 1 << 20
 class InputFile:
     """A file of an input: its lines are numbered from `first` on, as those of all files in one after another.
 
-    lines: blank ones too; for Parquet, its rows. digest: SHA-256 of the file as it is stored.
+    lines: blank ones too; of a table, as `records.tables` makes them of its rows. filled: those that are not blank.
+    digest: SHA-256 of the file as it is stored.
     """
 
     path: Path
     lines: int
+    filled: int
     digest: str
     first: int = 1
 
 
 def input_paths(source: Path) -> tuple[list[Path], Format]:
-    """The files of a folder in the order of their names, or the file itself, and their format by their suffix.
+    """The files of a folder in the order of their names, or the file itself, and the format of the answers to them.
 
-    Raises `InputError` where there are none, or of both formats.
+    Raises `InputError` where there are none, or of several formats or splits.
     """
+    if is_saved(source) or source.is_file():
+        return [source], _answered_as(source)
+    if parquet_files(source):
+        return only_split(source), "parquet"
+    if not source.exists():
+        raise InputError(f"{source}: No such file or directory")
     if not source.is_dir():
-        if not source.exists():
-            raise InputError(f"{source}: No such file or directory")
-        return [source], "parquet" if source.name.endswith(_PARQUET) else "jsonl"
-    shown = [path for path in sorted(source.iterdir()) if path.name[0] not in "._"]
-    lines = [path for path in shown if path.name.endswith(_JSON_LINES)]
-    tables = [path for path in shown if path.name.endswith(_PARQUET)]
-    if lines and tables:
-        raise InputError(f"{source}: holds JSON Lines and Parquet files; one folder is read as one format")
-    if not lines and not tables:
-        raise InputError(f"{source}: holds no files that end in {', '.join((*_JSON_LINES, *_PARQUET))}")
-    return (lines, "jsonl") if lines else (tables, "parquet")
+        raise InputError(f"{source}: is neither a file nor a folder, so that not every worker could read it")
+    shown = [path for path in sorted(source.iterdir()) if path.name[0] not in "._" and path.is_file()]
+    paths = [path for path in shown if plain_suffix(path) in _KINDS]
+    if not paths:
+        raise InputError(f"{source}: holds no files that end in {', '.join(_KINDS)}, or so with .gz or .zst")
+    kinds = sorted({_KINDS[plain_suffix(path)] for path in paths})
+    if len(kinds) > 1:
+        named = f"{', '.join(kinds[:-1])} and {kinds[-1]}"
+        raise InputError(f"{source}: holds {named} files; one folder is read as one format")
+    return paths, _answered_as(paths[0])
 
 
-def survey(path: Path, form: Format) -> InputFile:
+def _answered_as(path: Path) -> Format:
+    return "parquet" if path.suffix.lower() == ".parquet" else "jsonl"
+
+
+def as_input(paths: Sequence[Path], reading: Reading) -> JobInput:
+    """The same files as a job in one process reads them."""
+    return JobInput(paths[0], more=tuple(paths[1:]), reading=reading)
+
+
+def survey(path: Path) -> InputFile:
     """What a file holds; reads all of it. Raises `InputError`."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-        lines = int(pq.read_metadata(path).num_rows) if form == "parquet" else _physical_lines(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    return InputFile(path, lines, digest.hexdigest())
+        rows = table_rows(path, open_source)
+        with Inputs([path]).open() as stream:
+            lines, filled = _counted(stream) if rows is None else (rows, rows)
+        for stored in files_of(path):
+            with stored.open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    digest.update(block)
+    except READ_ERRORS as error:
+        raise InputError(f"{path}: {read_error(error)}") from error
+    return InputFile(path, lines, filled, digest.hexdigest())
 
 
 def numbered(files: Sequence[InputFile]) -> list[InputFile]:
     """The files with the number of the first line of each."""
     firsts = accumulate((file.lines for file in files), initial=1)
-    return [InputFile(file.path, file.lines, file.digest, first) for file, first in zip(files, firsts, strict=False)]
+    return [replace(file, first=first) for file, first in zip(files, firsts, strict=False)]
 
 
-def read_blocks(file: InputFile, form: Format, answered: NDArray[np.uint8], rows: int) -> Iterator[pa.Table]:
+def read_blocks(file: InputFile, answered: NDArray[np.uint8], rows: int) -> Iterator[pa.Table]:
     """The lines of a file that are not answered yet, `rows` a block, as `Align` takes them. Raises `InputError`."""
     numbers: list[int] = []
     data: list[bytes | None] = []
-    for raw in _rows(file) if form == "parquet" else _lines(file):
+    for raw in _lines(file):
         if holds(answered, raw.number):
             continue
         numbers.append(raw.number)
@@ -94,36 +123,29 @@ def read_blocks(file: InputFile, form: Format, answered: NDArray[np.uint8], rows
 
 
 def _lines(file: InputFile) -> Iterator[RawLine]:
-    with open_lines(file.path) as stream:
+    with Inputs([file.path]).open() as stream:
         for raw in json_lines(stream, str(file.path)):
             yield RawLine(file.first - 1 + raw.number, raw.data, raw.too_long)
 
 
-def _rows(file: InputFile) -> Iterator[RawLine]:
-    """Rows as JSON, in which an empty cell is null; what JSON has no form for becomes text."""
-    try:
-        with pq.ParquetFile(file.path) as table:
-            batches = table.iter_batches(batch_size=1024)
-            rows = (row for batch in batches for row in batch.to_pylist())
-            for number, row in enumerate(rows, file.first):
-                yield RawLine(number, orjson.dumps(row, default=str))
-    except (OSError, pa.ArrowInvalid, TypeError) as error:
-        raise InputError(f"{file.path}: {error}") from error
+def _counted(stream: BinaryIO) -> tuple[int, int]:
+    """How many lines there are, and how many of them are not blank."""
+    lines, filled, is_filled, last = 0, 0, False, b"\n"
+    while block := stream.read(_BLOCK_BYTES):
+        begun, *others = block.split(b"\n")
+        is_filled = is_filled or bool(begun.strip())
+        for line in others:
+            filled += is_filled
+            is_filled = bool(line.strip())
+        lines += len(others)
+        last = block[-1:]
+    return lines + (last != b"\n"), filled + is_filled
 
 
-def _physical_lines(path: Path) -> int:
-    with open_lines(path) as stream:
-        ends, last = 0, b"\n"
-        while block := stream.read(_BLOCK_BYTES):
-            ends += block.count(b"\n")
-            last = block[-1:]
-        return ends + (last != b"\n")
-
-
-def output_lines(path: Path, form: Format) -> tuple[NDArray[np.int64], int]:
+def output_lines(path: Path) -> tuple[NDArray[np.int64], int]:
     """The input lines that a file of an output answers, and its error records. Raises `OutputError`."""
     try:
-        if form == "jsonl":
+        if path.suffix == ".jsonl":
             records = list(read_records(path, str(path)))
             if path.stat().st_size != (records[-1].end if records else 0):
                 raise OutputError(f"{path}: ends in a record that was cut short")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # wait for those that have the last blocks. docs/scale.md weighs the two.
 BLOCK = 8
 T = TypeVar("T")
+Watch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def run(
     keep: bool = False,
     resume: bool = False,
     worker: type | None = None,
+    watch: Watch | None = None,
 ) -> Counts:
     """Answer all lines of a file, or of the files of a folder one after another, into files of the folder `output`.
 
@@ -71,13 +73,16 @@ def run(
     Args:
         resume: go on with a folder that an earlier run of the same settings and input has written.
         worker: a subclass of `Align` to take in its place.
+        watch: called every second, in another thread, with the lines that are written so far and those that are to be.
 
     Raises `LalignError`: `OutputError` where the folder is not empty, or was written with other settings or from other
     input, `InputError`, `ModelError`, `OptionError`.
     """
+    from lalign.jobs.first_look import refuse_hopeless
     from lalign.options import Execution
     from lalign.ray.align import Align
-    from lalign.ray.files import input_paths
+    from lalign.ray.files import as_input, input_paths
+    from lalign.records.reading import Reading
 
     source, output = Path(os.path.abspath(source)), Path(os.path.abspath(output))
     paths, form = input_paths(source)
@@ -87,6 +92,8 @@ def run(
         raise OutputError(f"{output}: is a file; a job on Ray writes a folder")
     if output == source or output in source.parents or source in output.parents:
         raise OutputError(f"{output}: is where the input is")
+    first = as_input(paths, reading or Reading())
+    refuse_hopeless(first, settings, first.inputs, first.inputs.open()).close()
     if model.name is not None and os.path.exists(model.name):
         model = replace(model, name=os.path.abspath(model.name))  # workers have other current folders
     execution = execution or Execution()
@@ -104,7 +111,7 @@ def run(
     lock = PathLock(beside(output, ".run.json"), str(output))
     try:
         with _connected(cluster), _one_line():
-            return _run(paths, form, output, work, resume)
+            return _run(paths, form, output, work, watch or _ignore)
     finally:
         lock.release()
 
@@ -120,25 +127,30 @@ class _Work:
     rows: int
 
 
-def _run(paths: Sequence[Path], form: Format, output: Path, work: _Work, resume: bool) -> Counts:
+def _ignore(lines: int, total: int) -> None:
+    """For who does not want to know."""
+
+
+def _run(paths: Sequence[Path], form: Format, output: Path, work: _Work, watch: Watch) -> Counts:
     from lalign.ray.files import bitmap, numbered, output_lines, survey
 
-    files = numbered(_each(survey, paths, form))
+    files = numbered(_each(survey, paths))
     last = sum(file.lines for file in files)
     settings = _fingerprint(work)
     settings["files"] = [[file.path.name, file.lines, file.digest] for file in files]
     parts = sorted(output.glob(f"*.{form}")) if output.is_dir() else []
     if parts:
         _compare(output, settings)
-    standing = _each(output_lines, parts, form)
+    standing = _each(output_lines, parts)
     marks = bitmap([lines for lines, _ in standing], last)
     with faults(str(output)):
         output.mkdir(parents=True, exist_ok=True)
         for torn in output.glob(f".*.{form}.tmp"):
             torn.unlink()
         write_header(output, Header(settings))
-    counts = _answer(files, form, marks, output, work)
     stood = sum(len(lines) for lines, _ in standing)
+    total = sum(file.filled for file in files) - stood
+    counts = _answer(files, form, marks, output, work, lambda lines: watch(lines, total))
     with faults(str(output)):
         write_header(output, Header(settings, end=End(last, stood + counts.lines)))
     return replace(counts, stood=stood, stood_failures=sum(failures for _, failures in standing))
@@ -152,20 +164,22 @@ def _compare(output: Path, settings: Mapping[str, Any]) -> None:
         raise OutputError(f"{output}: was made with other settings or from other files ({'; '.join(found)})")
 
 
-def _answer(files: Sequence[InputFile], form: Format, marks: Any, output: Path, work: _Work) -> Counts:
+def _answer(
+    files: Sequence[InputFile], form: Format, marks: Any, output: Path, work: _Work, watch: Callable[[int], None]
+) -> Counts:
     import ray
     from ray.data import ActorPoolStrategy, DataContext, read_datasource
 
     from lalign.ray.pipeline import JsonLinesFiles, NumberedLines, ParquetFiles
+    from lalign.ray.progress import watched
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    sink = JsonLinesFiles(str(output)) if form == "jsonl" else ParquetFiles(str(output))
     lines = read_datasource(
-        NumberedLines(files, form, ray.put(marks), work.rows),
+        NumberedLines(files, ray.put(marks), work.rows),
         override_num_blocks=len(files),  # else Ray cuts blocks further, until there are some hundreds
     )
-    lines.repartition(target_num_rows_per_block=work.rows).map_batches(
+    answered = lines.repartition(target_num_rows_per_block=work.rows).map_batches(
         work.worker,
         fn_constructor_args=work.arguments,
         fn_constructor_kwargs=work.options,
@@ -174,7 +188,11 @@ def _answer(files: Sequence[InputFile], form: Format, marks: Any, output: Path, 
         # One block at a time: else the worker that is up first takes several, and others find none.
         compute=ActorPoolStrategy(size=work.cluster.workers, max_tasks_in_flight_per_actor=1),
         num_gpus=work.cluster.gpus_per_worker or None,
-    ).write_datasink(sink)
+    )
+    with watched(watch) as written:
+        sink = (JsonLinesFiles if form == "jsonl" else ParquetFiles)(str(output), written)
+        answered.write_datasink(sink)
+    watch(sink.counts.lines)
     return sink.counts
 
 
@@ -194,12 +212,12 @@ def _fingerprint(work: _Work) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def _each(function: Callable[[Path, Format], T], paths: Sequence[Path], form: Format) -> list[T]:
+def _each(function: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
     """What a function says of each path, as tasks of the cluster."""
     import ray
 
     remote = ray.remote(function)
-    return cast("list[T]", ray.get([remote.remote(path, form) for path in paths]))
+    return cast("list[T]", ray.get([remote.remote(path) for path in paths]))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ray.data.datasource import BlockBasedFileDatasink
 
 from lalign.ray.counts import Counts
 from lalign.ray.files import Format, InputFile, read_blocks
+from lalign.records.notices import Notices
 
 TABLE = pa.schema(
     [
@@ -40,10 +41,9 @@ class NumberedLines(Datasource):
     that is no JSON.
     """
 
-    def __init__(self, files: Sequence[InputFile], form: Format, answered: Any, rows: int) -> None:
+    def __init__(self, files: Sequence[InputFile], answered: Any, rows: int) -> None:
         super().__init__()
         self._files = files
-        self._form = form
         self._answered = answered
         self._rows = rows
 
@@ -56,11 +56,11 @@ class NumberedLines(Datasource):
         return [self._task(file) for file in self._files]
 
     def _task(self, file: InputFile) -> ReadTask:
-        form, answered, rows = self._form, self._answered, self._rows
+        answered, rows = self._answered, self._rows
 
         def read() -> Iterator[pa.Table]:
             marks: NDArray[np.uint8] = ray.get(answered)
-            return read_blocks(file, form, marks, rows)
+            return read_blocks(file, marks, rows)
 
         metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=[str(file.path)], exec_stats=None)
         return ReadTask(read, metadata)
@@ -69,14 +69,17 @@ class NumberedLines(Datasource):
 class _Files(BlockBasedFileDatasink):
     """Writes each file under a name that readers pass over, and gives it its own when it is complete.
 
+    written: an actor `progress.Written`, which is then told of it.
+
     Attributes:
         counts: what was written, when all is.
     """
 
-    def __init__(self, folder: str, form: Format) -> None:
+    def __init__(self, folder: str, form: Format, written: Any) -> None:
         super().__init__(folder, file_format=form)
         self.counts = Counts()
         self._form = form
+        self._written = written
         # A task that is run again writes the same file again.
         self._run = uuid.uuid4().hex[:12]
 
@@ -90,9 +93,13 @@ class _Files(BlockBasedFileDatasink):
         with self.open_output_stream(aside) as file:
             self.write_table(table, file)
         self.filesystem.move(aside, posixpath.join(self.path, name))
+        self._written.tell.remote(ctx.task_idx, table.num_rows)
         records = pc.sum(pc.list_value_length(table["records"])).as_py()
         failures, tokens = (pc.sum(table[column]).as_py() for column in ("failures", "tokens"))
-        return Counts(table.num_rows, records, failures, tokens)
+        notices = Notices()
+        for told in table.select(["ignored", "read_from", "continued"]).to_pylist():
+            notices.add(**told)
+        return Counts(table.num_rows, records, failures, tokens, notices=notices)
 
     def write_table(self, table: pa.Table, file: Any) -> None:
         """Write a table of `ANSWERED`, in the order of its lines."""
@@ -100,16 +107,18 @@ class _Files(BlockBasedFileDatasink):
 
     def on_write_complete(self, write_result: Any) -> None:
         written = [counts for counts in write_result.write_returns if counts is not None]
-        self.counts = Counts(
-            *(sum(getattr(counts, name) for counts in written) for name in ("lines", "records", "failures", "tokens"))
-        )
+        notices = Notices()
+        for counts in written:
+            notices.merge(counts.notices)
+        sums = (sum(getattr(counts, name) for counts in written) for name in ("lines", "records", "failures", "tokens"))
+        self.counts = Counts(*sums, notices=notices)
 
 
 class JsonLinesFiles(_Files):
     """What `Align` gives, as files of JSON Lines, each in the order of its lines."""
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder, "jsonl")
+    def __init__(self, folder: str, written: Any) -> None:
+        super().__init__(folder, "jsonl", written)
 
     def write_table(self, table: pa.Table, file: Any) -> None:
         for records in table["records"].to_pylist():
@@ -120,8 +129,8 @@ class JsonLinesFiles(_Files):
 class ParquetFiles(_Files):
     """What `Align` gives, as Parquet files: a row a record, with the whole record as JSON in its last column."""
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder, "parquet")
+    def __init__(self, folder: str, written: Any) -> None:
+        super().__init__(folder, "parquet", written)
 
     def write_table(self, table: pa.Table, file: Any) -> None:
         rows = [_row(record) for records in table["records"].to_pylist() for record in records]

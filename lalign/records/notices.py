@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from lalign.records.conversations import prefill_of
 from lalign.records.parsing import Record
@@ -23,13 +24,26 @@ class Notices:
 
     def count(self, record: Record) -> None:
         """Take one record into account."""
-        for given in record.ignored:
-            name = given if len(given) <= 60 else shown(given)
-            if name in self._ignored or len(self._ignored) < _COUNTED:
-                self._ignored[name] += 1
-        if record.read_from is not None:
-            self._read_from[record.read_from] += 1
-        self._continued += prefill_of(record.messages) is not None
+        self.add(record.ignored, record.read_from, is_continued(record))
+
+    def add(self, ignored: Iterable[str], read_from: str | None, continued: bool) -> None:
+        """As `count`, by what is told of a record."""
+        for given in ignored:
+            self._count_ignored(given if len(given) <= 60 else shown(given), 1)
+        if read_from is not None:
+            self._read_from[read_from] += 1
+        self._continued += continued
+
+    def merge(self, other: Notices) -> None:
+        """Take into account what another has counted."""
+        for name, count in other._ignored.items():
+            self._count_ignored(name, count)
+        self._read_from += other._read_from
+        self._continued += other._continued
+
+    def _count_ignored(self, name: str, count: int) -> None:
+        if name in self._ignored or len(self._ignored) < _COUNTED:
+            self._ignored[name] += count
 
     def lines(self, name: str) -> list[str]:
         """What is to be told of the input called `name`; nothing where there is nothing."""
@@ -42,6 +56,11 @@ class Notices:
         if self._ignored:
             told.append(f"{name}: ignored {_listed(self._ignored)}")
         return told
+
+
+def is_continued(record: Record) -> bool:
+    """Whether the response goes on from an assistant's turn."""
+    return prefill_of(record.messages) is not None
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -42,10 +42,11 @@ def is_table(path: Path) -> bool:
 
 def is_dataset(path: Path) -> bool:
     """Whether a folder is one that the library datasets saved, or holds Parquet files."""
-    return path.is_dir() and (_is_saved(path) or bool(parquet_files(path)))
+    return is_saved(path) or (path.is_dir() and bool(parquet_files(path)))
 
 
-def _is_saved(path: Path) -> bool:
+def is_saved(path: Path) -> bool:
+    """Whether a folder is one that the library datasets saved."""
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
@@ -78,7 +79,7 @@ def table_lines(path: Path, opened: Callable[[Path], BinaryIO]) -> Iterator[byte
             elements = array_elements(stream, str(path))
         yield from (element + b"\n" for element in elements)
         return
-    for file in _files_of(path):
+    for file in files_of(path):
         with _reading(file):
             for rows in _parquet(file) if file.suffix.lower() == ".parquet" else _arrow(file):
                 for row in rows:
@@ -90,7 +91,7 @@ def table_rows(path: Path, opened: Callable[[Path], BinaryIO]) -> int | None:
     if is_array(path):
         with opened(path) as stream:
             return len(array_elements(stream, str(path)))
-    files = [] if plain_suffix(path) in _DIALECTS else _files_of(path)
+    files = [] if plain_suffix(path) in _DIALECTS else files_of(path)
     if not files or any(file.suffix.lower() != ".parquet" for file in files):
         return None
     rows = 0
@@ -136,12 +137,12 @@ def _arrow(path: Path) -> Iterator[list[dict[str, Any]]]:
                 yield batch.slice(start, _ROWS).to_pylist()
 
 
-def _files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     """The files of a data set's folder, in order, or the file itself. Raises `InputError` for one of several splits."""
     if not path.is_dir():
         return [path]
     with _reading(path):
-        return _saved_files(path) if _is_saved(path) else only_split(path)
+        return _saved_files(path) if is_saved(path) else only_split(path)
 
 
 def _saved_files(path: Path) -> list[Path]:

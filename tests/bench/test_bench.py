@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from lalign.aligner import Aligner
+from lalign.bench import serving
 from lalign.bench.bench import BenchOptions, _schedule, measure
 from lalign.bench.contenders import (
     ALIGNED,
@@ -30,6 +34,7 @@ from lalign.bench.serving import prompts
 from lalign.bench.side import Facts, Side, Task, Work
 from lalign.bench.stock_transformers import run_stock
 from lalign.bench.tables import markdown, tables
+from lalign.engine.interface import Weights
 from lalign.engine.torch_backend import TorchBackend
 from lalign.errors import LalignError, OptionError
 from lalign.method.linear_alignment import Alignment
@@ -41,7 +46,7 @@ from lalign.records.requests import Settings
 
 ALL = contenders(Alignment(ratio=2), "torch", ("torch", "llamacpp", "vllm"), singly=True)
 MACHINE = Machine(read_bandwidth=1e6, product_rate=1e6)
-FACTS = {row.name: Facts("tiny", "cpu", "torch.float32", 1000, 4, 150, MACHINE) for row in ALL}
+FACTS = {row.name: Facts("tiny", Weights("cpu", "torch.float32", 1000, 4000), 150) for row in ALL}
 
 
 def measurement(seconds: float, streams: tuple[tuple[int, ...], ...] = ((1, 2), (3,))) -> Measurement:
@@ -105,7 +110,7 @@ def test_ratios_are_taken_within_rounds() -> None:
         (4, STOCK): [measurement(2.0), measurement(20.0)],
         (4, BASE): [measurement(1.0), measurement(1.0)],
     }
-    ratios = report(ALL, runs, 2, FACTS)["ratios"]["4"]
+    ratios = report(ALL, runs, 2, FACTS, MACHINE)["ratios"]["4"]
     assert ratios["aligned / stock, tokens/s"] == {"median": 2.0, "low": 2.0, "high": 2.0}
 
 
@@ -114,15 +119,61 @@ def test_a_speed_is_not_quoted_where_the_tokens_differ() -> None:
         (4, WITHOUT_SUPPORT): [measurement(1.0)],
         (4, GUIDED): [measurement(2.0, ((1, 2), (4,)))],
     }
-    found = report(ALL, runs, 1, FACTS)
+    found = report(ALL, runs, 1, FACTS, MACHINE)
     assert not found["ratios"]["4"]
     assert found["runs"][1]["same_responses"] == 1
 
 
 def test_the_floor_is_the_longer_of_reading_and_multiplying() -> None:
     machine = Machine(read_bandwidth=1e6, product_rate=1e6)
-    assert machine.floor_seconds(1000, 4, rows=1) == pytest.approx(4e-3)
-    assert machine.floor_seconds(1000, 4, rows=32) == pytest.approx(64e-3)
+    assert machine.floor_seconds(1000, 4000, rows=1) == pytest.approx(4e-3)
+    assert machine.floor_seconds(1000, 4000, rows=32) == pytest.approx(64e-3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "has_floor"),
+    [
+        (Weights("cpu", "torch.float32", 500, 2000), True),
+        (Weights("cpu", "torch.bfloat16", 500, 1000), False),
+        (Weights("cuda:0", "torch.float32", 500, 2000), False),
+        (Weights("cpu", "torch.float32 awq", 500), False),
+        (Weights(), False),
+    ],
+)
+def test_a_floor_is_told_of_weights_like_those_that_the_machine_was_measured_for(
+    weights: Weights, has_floor: bool
+) -> None:
+    facts = FACTS | {STOCK: Facts("tiny", weights)}
+    runs = {(4, name): [measurement(1.0)] for name in (BASE, STOCK)}
+    base, stock = report(ALL, runs, 1, facts, MACHINE)["runs"]
+    assert base["floor_seconds"] == pytest.approx(4e-3)
+    assert base["step_over_floor"] == pytest.approx(0.25 / 4e-3)
+    assert ("floor_seconds" in stock) == has_floor
+    unmeasured = report(ALL, runs, 1, facts, None)
+    assert unmeasured["machine"] is None
+    assert not any("floor_seconds" in row for row in unmeasured["runs"])
+
+
+def test_a_machine_is_measured_on_the_device_that_is_known_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, torch.dtype]] = []
+
+    def measured(device: torch.device, dtype: torch.dtype) -> Machine:
+        asked.append((str(device), dtype))
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("no room")
+        return MACHINE
+
+    monkeypatch.setattr(serving, "measure_machine", measured)
+    known = [Weights(), Weights("cuda:0", "torch.bfloat16"), Weights("cpu", "Q4_1")]
+    assert [serving._machine(weights) for weights in known] == [None, None, MACHINE]
+    assert asked == [("cuda:0", torch.bfloat16), ("cpu", torch.float32)]
+
+
+def test_what_an_engine_does_not_tell_is_null() -> None:
+    found = report(ALL, {(4, BASE): [measurement(1.0)]}, 1, {BASE: Facts("tiny", Weights())}, None)
+    assert found["model"] == {"model": "tiny", "device": None, "dtype": None, "parameters": None}
+    assert markdown(found)
+    assert tables(found)[0].title == "tiny"
 
 
 @pytest.mark.parametrize("width", [80, 100])
@@ -130,7 +181,7 @@ def test_no_figure_and_no_name_of_a_table_is_broken(width: int) -> None:
     """The longest there may be: every contender, thousands of tokens a second, minutes, gigabytes."""
     one = Measurement(1.0, 1234, 123.456, 1234.5, 1.0, 1, 8, 100, 123_456 << 20, 0, ((1,),) * 128)
     other = replace(one, seconds=0.9)
-    found = report(ALL, {(128, row.name): [one, other] for row in ALL}, 2, FACTS)
+    found = report(ALL, {(128, row.name): [one, other] for row in ALL}, 2, FACTS, MACHINE)
     console = Console(width=width)
     with console.capture() as captured:
         for table in tables(found):
@@ -148,7 +199,7 @@ def test_no_figure_and_no_name_of_a_table_is_broken(width: int) -> None:
 
 def test_tables_as_markdown_have_every_row() -> None:
     runs = {(4, row.name): [measurement(1.0)] for row in ALL}
-    lines = markdown(report(ALL, runs, 1, FACTS)).splitlines()
+    lines = markdown(report(ALL, runs, 1, FACTS, MACHINE)).splitlines()
     for row in ALL:
         assert any(line.startswith(f"| 4 | {row.name} | 10.0 [10.0-10.0] | 0.10 | ") for line in lines)
         assert any(line.startswith(f"- `{row.name}`: ") for line in lines)
@@ -181,14 +232,26 @@ def test_every_contender_has_a_process_of_its_own(tiny_folder: Path, work: Work)
     found = measure(ModelOptions(name=str(tiny_folder)), work, options, heard.append)
     order = [(row["batch_size"], row["contender"]) for row in found["runs"]]
     assert order == [(size, name) for size in (1, 2) for name in only]
+    assert heard[-1] == "the machine"
     assert heard[:6] == [f"{what}, {name}" for what in ("start", "warm-up") for name in only]
     assert found["machine"]["read_bandwidth"] > 0
+    assert found["model"]["device"] == "cpu"
+    assert found["model"]["dtype"] == "torch.float32"
+    assert found["model"]["parameters"] == load(ModelOptions(name=str(tiny_folder))).parameters > 0
     assert found["left_out"] == {}
     for row in found["runs"]:
         assert row["load_memory"] > 1 << 20
         assert row["peak_memory"]["median"] > 1 << 20
+    # The machine is measured in the first, by blocks of 270 MB, which must not pass for what answering takes.
+    base, aligned = (next(row for row in found["runs"] if row["contender"] == name) for name in (BASE, ALIGNED))
+    for figure in (base["load_memory"] - aligned["load_memory"], *_peaks(base, aligned)):
+        assert abs(figure) < 100 << 20
     stock = [row for row in found["runs"] if row["contender"] == STOCK]
     assert [(row["same_responses"], row["responses"]) for row in stock] == [(3, 3), (3, 3)]
+
+
+def _peaks(base: Mapping[str, Any], aligned: Mapping[str, Any]) -> list[int]:
+    return [base["peak_memory"][key] - aligned["peak_memory"][key] for key in ("low", "high")]
 
 
 def test_a_process_that_does_not_start_says_why_in_a_line(tmp_path: Path, work: Work) -> None:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import torch
 from conftest import Lalign
@@ -88,3 +89,4 @@ def test_bench_measures_the_device(lalign: Lalign) -> None:
     prompts = b"".join(b'{"prompt": "%d?"}\n' % number for number in range(4))
     done = lalign("bench", *lalign.tiny, "--ratio", 2, "--device", DEVICE, "--repeats", 1, stdin=prompts)
     assert done.status == 0, done.err
+    assert torch.device(orjson.loads(done.out)["model"]["device"]).type == torch.device(DEVICE).type

@@ -59,7 +59,7 @@ class TestBallots:
 
     @pytest.mark.parametrize("seed", [-1, 2**53])
     def test_a_seed_that_a_browser_would_round_is_refused(self, tmp_path: Path, seed: int) -> None:
-        with pytest.raises(OptionError, match="seed: must be .* at least 0 and at most 9007199254740991"):
+        with pytest.raises(OptionError, match=r"seed: must be .* at least 0 and at most 9007199254740991"):
             write_ballot(tmp_path / "p.html", MATCHES, seed)
         assert not (tmp_path / "p.html").exists()
 

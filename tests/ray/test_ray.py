@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ pytest.importorskip("ray.data", reason="needs Ray Data: pip install 'lalign[ray]
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from conftest import Finished, Lalign
 
 from lalign.aligner import Aligner
+from lalign.cli import terminal
+from lalign.cli.run import run as command
 from lalign.errors import LalignError, OutputError
 from lalign.jobs.job import Job
 from lalign.jobs.merge import merge_outputs
@@ -30,6 +33,7 @@ from lalign.options import Execution, Sampling
 from lalign.ray import Align, Cluster
 from lalign.ray import run as run_on_ray
 from lalign.ray.counts import Counts
+from lalign.ray.progress import watched
 from lalign.records.prompts import make_principles
 from lalign.records.requests import Settings
 
@@ -41,14 +45,29 @@ DEATH = "LALIGN_TEST_DEATH"
 
 
 class Dying(Align):
-    """A worker that is killed, once, when it comes to line 20."""
+    """A worker that is killed, once, when it comes to line 20: the file named by `DEATH` gets the ids of the processes
+    that came there, and of those that left."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        mark = Path(os.environ[DEATH])
-        if 20 in block["line"].to_pylist() and not mark.exists():
-            mark.touch()
+        if 20 not in block["line"].to_pylist():
+            return super().__call__(block)
+        is_first = not _deaths()
+        _note(f"came {os.getpid()}")
+        if is_first:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(block)
+        answered = super().__call__(block)
+        _note(f"left {os.getpid()}")
+        return answered
+
+
+def _deaths() -> list[str]:
+    mark = Path(os.environ[DEATH])
+    return mark.read_text().splitlines() if mark.exists() else []
+
+
+def _note(text: str) -> None:
+    with Path(os.environ[DEATH]).open("a") as file:
+        file.write(f"{text}\n")
 
 
 class Failing(Align):
@@ -65,6 +84,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One Ray for all tests here: it takes 10 s to start."""
     death = tmp_path_factory.mktemp("death") / "mark"
     ray.cloudpickle.register_pickle_by_value(__import__(__name__))
+    os.environ[DEATH] = str(death)
     environment = {DEATH: str(death), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     ray.init(
         num_cpus=8,
@@ -75,6 +95,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    del os.environ[DEATH]
 
 
 def prompt(number: int) -> bytes:
@@ -138,6 +159,9 @@ def test_a_worker_that_is_killed_costs_no_record(
 ) -> None:
     run(source, tiny_folder, tmp_path / "out", worker=Dying)
     assert merged(tmp_path / "out") == single
+    (came, dead), (came_again, other), (left, alive) = map(str.split, _deaths())
+    assert (came, came_again, left) == ("came", "came", "left")
+    assert dead != other == alive
 
 
 def test_a_job_goes_on_with_what_is_written(source: Path, tiny_folder: Path, single: bytes, tmp_path: Path) -> None:
@@ -220,7 +244,53 @@ def test_a_model_that_is_not_there_is_one_line(source: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_class_serves_a_pipeline_of_ones_own(tiny_folder: Path, source: Path, single: bytes) -> None:
+def test_who_waits_hears_how_far_it_is(source: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """Of the lines that are to be answered: blank ones are none, nor are those that stand."""
+    heard: list[tuple[int, int]] = []
+    output = tmp_path / "out"
+    run(source, tiny_folder, output, watch=lambda *told: heard.append(told))
+    assert heard == sorted(heard)
+    assert {total for _, total in heard} == {37}
+    assert heard[-1] == (37, 37)
+    part = min(output.glob("*.jsonl"))
+    count = len({orjson.loads(line)["line"] for line in part.read_bytes().splitlines()})
+    part.unlink()
+    run(source, tiny_folder, output, resume=True, watch=lambda *told: heard.append(told))
+    assert heard[-1] == (count, count)
+
+
+def test_lines_that_are_written_are_told_as_they_are() -> None:
+    """Also of a task that is run again, and that once."""
+    heard: list[int] = []
+    with watched(heard.append) as written:
+        for task, lines in ((0, 8), (1, 8), (0, 8)):
+            ray.get(written.tell.remote(task, lines))
+        until = time.monotonic() + 60
+        while 16 not in heard and time.monotonic() < until:
+            time.sleep(0.1)
+    assert heard == sorted(heard)
+    assert heard[-1] == 16
+
+
+def test_the_command_shows_how_far_it_is(
+    source: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing of it where it is to be quiet; what failed is said in any case."""
+    monkeypatch.setattr(terminal, "LOG_SECONDS", 0)
+    words = ["generate", str(source), "--model", str(tiny_folder), "--principle-text", "Be kind.", "--ray", "local"]
+    words += ["--max-new-tokens", "3", "-o", str(tmp_path / "out")]
+    assert command([*words, "--workers", "2"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"^lalign: \d+ s: 37 of 37 lines$", err, re.MULTILINE)
+    assert command([*words, "--resume", "--quiet"]) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("how", [{"concurrency": 2}, {"compute": ray.data.ActorPoolStrategy(size=2)}])
+def test_the_class_serves_a_pipeline_of_ones_own(
+    how: dict[str, Any], tiny_folder: Path, source: Path, single: bytes
+) -> None:
     lines = source.read_bytes().decode().splitlines()
     rows = [{"line": number, "data": line} for number, line in enumerate(lines, 1) if line]
     answered = ray.data.from_items(rows).map_batches(
@@ -229,27 +299,7 @@ def test_the_class_serves_a_pipeline_of_ones_own(tiny_folder: Path, source: Path
         fn_constructor_kwargs={"execution": EXECUTION},
         batch_size=9,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=2),
+        **how,
     )
     found = sorted(answered.take_all(), key=lambda row: row["line"])
     assert b"".join(record for row in found for record in row["records"]) == single
-
-
-class TestCommand:
-    @pytest.mark.parametrize(
-        ("arguments", "says"),
-        [
-            (("--workers", 2), "lalign: --workers: only goes with --ray\n"),
-            (("--ray", "local"), "lalign: --ray: needs one file or folder to read, and a folder (-o) to write\n"),
-            (("--ray", "local", "--workers", 0, "in", "-o", "out"), "lalign: --workers: "),
-            (("--ray", "local", "--limit", 2, "in", "-o", "out"), "lalign: --limit: does not go with --ray\n"),
-            (("--ray", "local", "in", "-o", "out"), "in: No such file or directory\n"),
-        ],
-    )
-    def test_what_does_not_go_together_is_one_line(
-        self, lalign: Lalign, arguments: tuple[object, ...], says: str
-    ) -> None:
-        done: Finished = lalign.generate(*arguments)
-        assert done.status == 2
-        assert says in done.err
-        assert done.err.count("\n") == 1

@@ -191,6 +191,17 @@ def test_what_was_ignored_is_one_line_of_names_and_counts() -> None:
     assert notices(streamed, biased) == ["in.jsonl: ignored body.logit_bias in 2 records, body.stream in 1"]
 
 
+def test_what_several_have_counted_is_told_as_one() -> None:
+    counted = [Notices(), Notices()]
+    for told in counted:
+        told.add(["stream", "x" * 100], "question", continued=True)
+    counted[0].merge(counted[1])
+    (read, continued, ignored) = counted[0].lines("in")
+    assert read == "in: prompts were read from question in 2 records"
+    assert continued.startswith("in: 2 records end with an assistant's turn")
+    assert ignored.startswith("in: ignored stream in 2 records, ")
+
+
 def test_where_prompts_were_read_from_is_one_line() -> None:
     question, instruction = {"question": "Hi"}, {"instruction": "Hi"}
     assert notices(question) == ["in.jsonl: prompts were read from question in 1 record"]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lalign.engine.engine import Engine, twins_needed
-from lalign.engine.interface import Counters, Ended, Limits, Request, Source
+from lalign.engine.interface import Counters, Ended, Limits, Request, Source, Weights
 from lalign.engine.llamacpp.forward import LlamaForward
 from lalign.engine.llamacpp.library import library
 from lalign.engine.llamacpp.model import GgufModel
@@ -53,6 +53,10 @@ class LlamaBackend:
         self.stop_ids = self._model.stop_ids
         self.limits = Limits(context_length=self._model.context_length, vocabulary=self._model.vocab_size)
         self.counters = Counters()
+
+    @property
+    def weights(self) -> Weights:
+        return Weights(self._model.device, self._model.quantization, self._model.parameter_count)
 
     def fingerprint(self) -> str:
         return self._model.fingerprint()

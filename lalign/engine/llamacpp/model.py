@@ -57,6 +57,25 @@ class GgufModel:
         is_end = self.library.api.llama_vocab_is_eog
         return frozenset(token for token in range(self.vocab_size) if is_end(self.vocab, token))
 
+    @property
+    def device(self) -> str | None:
+        """The CPU, or None where layers may be elsewhere."""
+        layers = self.parameters.model.get("n_gpu_layers")
+        return None if self.library.api.llama_supports_gpu_offload() and layers != 0 else "cpu"
+
+    @property
+    def quantization(self) -> str:
+        """What most of the weights are stored as, as llama.cpp calls it."""
+        text = ctypes.create_string_buffer(256)
+        self.library.api.llama_model_desc(self.pointer, text, len(text))
+        _, _, found = text.value.decode(errors="replace").split(" ", 2)  # behind architecture and size
+        return found
+
+    @property
+    def parameter_count(self) -> int:
+        """All weights of the file."""
+        return int(self.library.api.llama_model_n_params(self.pointer))
+
     def metadata(self, key: str) -> str | None:
         """A value of the file's header as text; None where there is none. Lists have no text."""
         read = self.library.api.llama_model_meta_val_str

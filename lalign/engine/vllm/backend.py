@@ -9,9 +9,10 @@ from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from lalign.engine.interface import Counters, Ended, Limits, Request, Source
+from lalign.engine.interface import Counters, Ended, Limits, Request, Source, Weights
 from lalign.engine.vllm.driver import Driver, Idle
 from lalign.engine.vllm.engine_args import changing
 from lalign.engine.vllm.pairing import Lookout
@@ -34,7 +35,16 @@ class Described(Protocol):
     def stop_ids(self) -> frozenset[int]: ...
     @property
     def limits(self) -> Limits: ...
+    def parameters(self) -> int | None: ...
     def fingerprint(self) -> str: ...
+
+
+def _weights(parameters: int | None, device: str, dtype: str, quantization: str | None) -> Weights:
+    """What vLLM multiplies with: of a quantised model it is not known what of it is stored as what."""
+    if quantization is not None:
+        return Weights(device, f"{dtype} {quantization}", parameters)
+    width = getattr(torch, dtype.removeprefix("torch.")).itemsize
+    return Weights(device, dtype, parameters, None if parameters is None else parameters * width)
 
 
 class VllmBackend:
@@ -79,6 +89,12 @@ class VllmBackend:
         if stated.context_length is not None and stated.context_length <= own:
             return stated
         return replace(stated, context_length=own, context_reason="as vLLM was started")
+
+    @property
+    def weights(self) -> Weights:
+        return _weights(
+            self._described.parameters(), self.process.device, self.process.dtype, self.process.quantization
+        )
 
     def fingerprint(self) -> str:
         process = self.process

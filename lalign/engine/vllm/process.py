@@ -34,8 +34,8 @@ class VllmProcess:
 
     Attributes:
         capacity: what it can step at once. context_length: the most tokens of prompt and response together. interface:
-        which of vLLM's two the processor has been loaded by. quantization: as vLLM calls it, None for none. version: of
-        vLLM.
+        which of vLLM's two the processor has been loaded by. quantization: as vLLM calls it, None for none. device,
+        dtype: as torch calls them. version: of vLLM.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -49,6 +49,7 @@ class VllmProcess:
         self.context_length: int = config.model_config.max_model_len
         self.quantization: str | None = config.model_config.quantization
         self.dtype: str = str(config.model_config.dtype)
+        self.device: str = str(config.device_config.device)
 
     def add(self, name: str, token_ids: list[int], new_tokens: int, asked: Twin | Lookout | None) -> None:
         """As `Steps.add`. Greedy, which takes the one token that the processor leaves."""

@@ -10,7 +10,9 @@ import pytest
 from conftest import TinyModel, TinyTokenizer
 
 from lalign.backends import open_backend
+from lalign.engine.interface import Weights
 from lalign.engine.vllm import engine_args
+from lalign.engine.vllm.backend import _weights
 from lalign.engine.vllm.process import _reason, _silenced
 from lalign.errors import LalignError, ModelError, OptionError
 from lalign.models.description import describe
@@ -72,6 +74,7 @@ def test_a_description_says_what_the_loaded_model_does(tiny_folder: Path) -> Non
     for name in ("name", "location", "stop_ids", "limits"):
         assert getattr(described, name) == getattr(loaded, name), name
     assert described.fingerprint() == loaded.fingerprint()
+    assert described.parameters() == loaded.parameters > 0
     assert described.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
 
 
@@ -81,6 +84,21 @@ def test_a_gguf_is_described_as_it_is_loaded() -> None:
     for name in ("name", "location", "stop_ids", "limits"):
         assert getattr(described, name) == getattr(loaded, name), name
     assert described.fingerprint() == loaded.fingerprint()
+    assert described.parameters() == loaded.parameters > 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "expected"),
+    [
+        ("torch.float32", None, Weights("cpu", "torch.float32", 1000, 4000)),
+        ("torch.bfloat16", None, Weights("cpu", "torch.bfloat16", 1000, 2000)),
+        ("torch.bfloat16", "awq", Weights("cpu", "torch.bfloat16 awq", 1000)),
+    ],
+)
+def test_the_bytes_of_quantised_weights_are_not_guessed(
+    dtype: str, quantization: str | None, expected: Weights
+) -> None:
+    assert _weights(1000, "cpu", dtype, quantization) == expected
 
 
 @pytest.mark.parametrize("given", [{"device": "cpu"}, {"device_map": "auto"}, {"compile": True}])
