@@ -32,6 +32,7 @@ TABLE = pa.schema(
         ("record", pa.string()),
     ]
 )
+_SUMMED = ("lines", "records", "failures", "tokens")
 
 
 class NumberedLines(Datasource):
@@ -110,8 +111,8 @@ class _Files(BlockBasedFileDatasink):
         notices = Notices()
         for counts in written:
             notices.merge(counts.notices)
-        sums = (sum(getattr(counts, name) for counts in written) for name in ("lines", "records", "failures", "tokens"))
-        self.counts = Counts(*sums, notices=notices)
+        sums = {name: sum(getattr(counts, name) for counts in written) for name in _SUMMED}
+        self.counts = Counts(**sums, notices=notices)
 
 
 class JsonLinesFiles(_Files):
