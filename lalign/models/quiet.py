@@ -13,7 +13,7 @@ def silence_libraries() -> None:
     """
     import warnings
 
-    from huggingface_hub.utils import enable_progress_bars
+    from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -258,7 +258,12 @@ class TestTables:
 class TestArrays:
     """A JSON array, as AlpacaEval's and ShareGPT's files are: as the same objects in JSON Lines would be answered."""
 
-    OBJECTS = ({"id": "a", "prompt": "Hi"}, {"prompt": "Ho\nho", "n0": 12345678901234567890123}, {}, {"prompt": "He"})
+    OBJECTS: tuple[dict[str, Any], ...] = (
+        {"id": "a", "prompt": "Hi"},
+        {"prompt": "Ho\nho", "n0": 12345678901234567890123},
+        {},
+        {"prompt": "He"},
+    )
 
     @pytest.fixture
     def arguments(self, tmp_path: Path) -> tuple[str, ...]:

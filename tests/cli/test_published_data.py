@@ -22,7 +22,7 @@ ALPACA_EVAL = [
     {"dataset": "helpful_base", "instruction": text, "output": ANSWER, "generator": "text_davinci_003"}
     for text in ("What are some plants?", "Who was\nshe?")
 ]
-MT_BENCH = [
+MT_BENCH: list[dict[str, Any]] = [
     {"question_id": 81, "category": "writing", "turns": ["Write a blog.", "Rewrite it."]},
     {"question_id": 101, "category": "math", "turns": ["What is 1 + 1?", "And 2 + 2?"], "reference": ["2", "4"]},
 ]

@@ -31,10 +31,10 @@ def gguf(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer, tmp_path: Path) -
     return write_tiny_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), tiny_tokenizer("chatml"))
 
 
-def watched(folder: Path, *arguments: object, typed: bytes = b"") -> tuple[str, bytes]:
+def watched(folder: Path, *arguments: object, typed: bytes = b"", shown: bool = False) -> tuple[str, bytes]:
     """What a command has written to a terminal that is its stderr, and to a file that is its stdout.
 
-    typed: what is typed there, where the terminal is its stdin too.
+    typed: what is typed there, where the terminal is its stdin too. shown: the terminal is its stdout too.
     """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, COLUMNS, 0, 0))
@@ -45,7 +45,7 @@ def watched(folder: Path, *arguments: object, typed: bytes = b"") -> tuple[str, 
     (folder / "in.jsonl").write_bytes(RECORDS)
     with (folder / "out.jsonl").open("wb") as out:
         given = slave if typed else subprocess.DEVNULL
-        process = subprocess.Popen(command, stderr=slave, stdout=out, stdin=given, env=environment)
+        process = subprocess.Popen(command, stderr=slave, stdout=slave if shown else out, stdin=given, env=environment)
         os.write(master, typed)
         os.close(slave)
         written = b""
@@ -79,6 +79,68 @@ def test_a_terminal_shows_one_clean_bar_and_the_summary(gguf: Path, tmp_path: Pa
     assert "3 records to stdout" in rest[0]
     assert not [line for line in rest if "%|" in line]
     assert len(out.splitlines()) == 3
+
+
+def figures(lines: list[str]) -> list[list[str]]:
+    """The rows of a table that are figures alone."""
+    number = re.compile(r"[-+]?[\d.]+|\[[\d.]+-[\d.]+\]|\d+/\d+|◆|knee")
+    rows = [line.split() for line in lines]
+    return [row for row in rows if len(row) > 4 and all(map(number.fullmatch, row))]
+
+
+def test_the_table_of_a_sweep_fits_a_terminal(tiny_folder: Path, tmp_path: Path) -> None:
+    points = ("--ratios", "0,0.5,10", "--ps", "1.5,2")
+    arguments = ("sweep", tmp_path / "in.jsonl", "--principle-text", "Be kind.", "--model", tiny_folder, *points)
+    written, out = watched(tmp_path, *arguments, "--max-new-tokens", 8)
+    assert len(out.splitlines()) == 3 * 6
+    lines = screen(written)
+    (heading,) = [line.split() for line in lines if line.split()[:2] == ["p", "ratio"]]
+    assert heading == [
+        "p",
+        "ratio",
+        "length",
+        "KL",
+        "KL",
+        "max",
+        "flipped",
+        "dist-2",
+        "rep-4",
+        "lp",
+        "base",
+        "lp",
+        "princ",
+    ]
+    rows = [row[:10] for row in figures(lines)]
+    assert [row[:2] for row in rows] == [[p, ratio] for p in ("1.5", "2") for ratio in ("0", "0.5", "10")]
+    assert {len(row) for row in rows} == {10}
+
+
+def test_the_tables_of_a_bench_fit_a_terminal(tiny_folder: Path, tmp_path: Path) -> None:
+    arguments = ("bench", tmp_path / "in.jsonl", "--principle-text", "Be kind.", "--model", tiny_folder)
+    written, out = watched(tmp_path, *arguments, "--max-new-tokens", 2, "--repeats", 1, "--batch-sizes", "2")
+    found = orjson.loads(out)
+    lines = screen(written)
+    for one in found["runs"]:
+        row, *_ = [line.split() for line in lines if line.split()[:2] == ["2", one["contender"]]]
+        assert len(row[2:8]) == 6
+        assert all(re.fullmatch(r"[\d.]+|\[[\d.]+-[\d.]+\]", cell) for cell in row[2:8]), row
+    for name in found["contenders"]:
+        assert any(line.startswith(f"{name} ") for line in lines)
+
+
+def test_the_prompts_of_a_dry_run_fit_a_terminal(tiny_folder: Path, tmp_path: Path) -> None:
+    arguments = ("generate", tmp_path / "in.jsonl", "--principle-text", "Be kind. " * 20, "--model", tiny_folder)
+    written, out = watched(tmp_path, *arguments, "--dry-run", 2, shown=True)
+    lines = screen(written)
+    assert out == b""
+    assert [line for line in lines if "in.jsonl:" in line] == [
+        f"{tmp_path / 'in.jsonl'}:{number}  id {number}" for number in (1, 2)
+    ]
+    twins = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert twins
+    assert {len(row) for row in twins} == {2}
+    assert "0?<|im_end|>" in [row[0] for row in twins]
+    assert " ".join(row[1] for row in twins).count("kind.") == 2 * 20
 
 
 def test_who_gives_no_file_is_told_that_records_are_awaited(tiny_folder: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def rendered(*reports: ContestReport) -> list[str]:
 def test_no_figure_and_no_name_of_the_table_is_broken() -> None:
     """The widest figures there are, and names that leave room for none of them."""
     long = ["smollm2-135m-instruct-linear-alignment-ratio-2.5", "A", "smollm2-135m-instruct-plain"]
-    outcomes = ["win"] * 995 + ["lose"] * 5
+    outcomes: list[Any] = ["win"] * 995 + ["lose"] * 5
     reports = [
         *contest_reports([Judged(n, long[0], long[2], one, ("A", "B"), (9, 9)) for n, one in enumerate(outcomes)]),
         *contest_reports([Judged(n, long[0], "A", "win", ("A", "B"), (n, 9)) for n in range(1000)]),
