@@ -22,3 +22,8 @@ def printable(text: str) -> str:
 def json_number(value: Any) -> Any:
     """`value` as JSON can say it: an infinite p is "inf"."""
     return "inf" if value == math.inf else value
+
+
+def signed(number: float, digits: int) -> str:
+    """A number with its sign and so many digits behind the point; one that they show as zero is "+0.00"."""
+    return f"{round(number, digits) + 0.0:+.{digits}f}"  # -0.0 + 0.0 is 0.0

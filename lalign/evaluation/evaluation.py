@@ -20,7 +20,7 @@ from lalign.evaluation.significance import CONFIDENCE, RESAMPLES, check_extra, i
 from lalign.method.linear_alignment import Alignment
 from lalign.method.recipe import Recipe
 from lalign.options import Execution, Prompting
-from lalign.text import json_number
+from lalign.text import json_number, signed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -287,7 +287,7 @@ def _range(low: float | None, high: float | None) -> str:
 
 def _versus(comparison: Comparison) -> str:
     p = "p<.001" if comparison.p_value < 0.001 else f"p={comparison.p_value:.3f}".replace("0.", ".")
-    return f"{100 * comparison.difference:+.1f}\n{p}"
+    return f"{signed(100 * comparison.difference, 1)}\n{p}"
 
 
 def _caption(evaluation: Evaluation, domains: list[str], shown: list[str]) -> str:

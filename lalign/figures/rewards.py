@@ -23,7 +23,7 @@ from lalign.figures.canvas import (
     style,
     write_below,
 )
-from lalign.text import printable
+from lalign.text import printable, signed
 
 BINS = 30
 
@@ -61,7 +61,7 @@ def plot_rewards(
         cell.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside upper left", frameon=False)
         write_below(figure, caption)
-        told = "; ".join(f"{name}: mean {each.mean():+.2f}" for name, each in values.items() if each.size)
+        told = "; ".join(f"{name}: mean {signed(each.mean(), 2)}" for name, each in values.items() if each.size)
         save(figure, path, "Rewards", f"Density of the rewards, normalised over all files: {told}. {caption}")
 
 
@@ -69,7 +69,7 @@ def _distribution(cell: Any, name: str, values: NDArray[np.float64], edges: NDAr
     colour, dash = COLOURS[look % len(COLOURS)], DASHES[look % len(DASHES)]
     heights, _ = np.histogram(values, bins=edges, density=True)
     # A dollar sign would begin mathematics.
-    label = f"{shortened(name)}: mean {values.mean():+.2f}, n = {values.size}".replace("$", r"\$")
+    label = f"{shortened(name)}: mean {signed(values.mean(), 2)}, n = {values.size}".replace("$", r"\$")
     cell.stairs(heights, edges, color=colour, linestyle=dash, linewidth=1.1, label=label)
     cell.stairs(heights, edges, color=colour, fill=True, alpha=0.12)
     cell.axvline(values.mean(), color=colour, linestyle=dash, linewidth=0.8)
@@ -82,6 +82,6 @@ def reward_table(rewards: Mapping[str, Sequence[float]]) -> Table:
         table.add_column(heading, justify="left" if heading == "file" else "right")
     for name, values in normalised(rewards).items():
         own = np.asarray(rewards[name], dtype=np.float64)
-        figures = [f"{own.mean():.4f}", f"{own.std():.4f}", f"{values.mean():+.3f}"] if own.size else ["", "", ""]
+        figures = [f"{own.mean():.4f}", f"{own.std():.4f}", signed(values.mean(), 3)] if own.size else ["", "", ""]
         table.add_row(printable(name), str(own.size), *figures)
     return table
