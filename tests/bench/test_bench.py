@@ -207,7 +207,7 @@ def test_tables_as_markdown_have_every_row() -> None:
 
 def test_where_no_ratio_can_be_told_there_is_no_table_of_them() -> None:
     alone = tuple(row for row in ALL if row.name == BASE)
-    found = report(alone, {(4, BASE): [measurement(1.0)]}, 1, FACTS)
+    found = report(alone, {(4, BASE): [measurement(1.0)]}, 1, FACTS, MACHINE)
     assert len(tables(found)) == 2
     assert "ratio, within each round" not in markdown(found)
 

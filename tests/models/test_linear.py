@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_without_proc_the_system_is_asked_whose_cpu_it_is(
     processor: str, intel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear, "CPUS", tmp_path / "none")
-    monkeypatch.setattr(linear.platform, "processor", lambda: processor)
+    monkeypatch.setattr(platform, "processor", lambda: processor)
     assert linear.made_by_intel() is intel
 
 
