@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lalign.errors import OptionError, OutputError
+from lalign.errors import InputError, OptionError, OutputError
 from lalign.jobs.header import beside
+from lalign.records.inputs import named as fitting
 
 # What goes with an output, while a job runs or for good.
 BESIDE = (".run.json", ".run.json.tmp", ".lock", ".retry", ".retry.tmp", ".replies", ".part")
@@ -31,7 +32,7 @@ def check_paths(reads: Iterable[Named], output: Named | None = None, plot: Named
     """Nothing is touched.
 
     Args:
-        reads: every file the job reads; a folder stands for the model in it.
+        reads: every file the job reads; a folder stands for the model in it, a pattern for all that fit.
         output: where records go; what goes beside it is looked at too.
         plot: another file that is written.
 
@@ -71,6 +72,8 @@ def _read(named: Named) -> Iterator[Path | int]:
         yield from _descriptor(sys.stdin)
         return
     yield named.path
+    with suppress(InputError):
+        yield from fitting([named.path])
     with suppress(OSError):
         if named.path.is_dir():
             yield from (file for file in named.path.iterdir() if file.suffix in _OF_A_MODEL and not _is_beside(file))

@@ -106,3 +106,10 @@ def test_a_file_is_replaced_where_that_is_asked_for() -> None:
     may_replace("plot", Path("in.jsonl"), overwrite=True)
     with pytest.raises(OptionError, match=r"plot: in\.jsonl: exists; --overwrite replaces it"):
         may_replace("plot", Path("in.jsonl"), overwrite=False)
+
+
+def test_nor_one_that_fits_a_pattern(folder: Path) -> None:
+    reads = [Named("prompts", Path("i*.jsonl"))]
+    with pytest.raises(OptionError, match=r"in\.jsonl: is the file of --prompts"):
+        check_paths(reads, Named("output", folder / "in.jsonl"))
+    check_paths([Named("prompts", Path("x*"))], Named("output", folder / "out.jsonl"))
