@@ -427,7 +427,7 @@ def test_what_differs_from_ratio_0_is_marked_and_the_data_are_saved(
       }
     """
     marked, lines_name, lines, table_name, table = seen(text, tmp_path / "b.html", driver, browse)
-    assert marked == [" old"]
+    assert marked == [" old", "\\u202e"]
     assert (lines_name, table_name) == ("responses.jsonl", "points.csv")
     saved = [json.loads(line) for line in str(lines).splitlines()]
     assert [(one["ratio"], one["response"]) for one in saved] == [(n, "".join(texts[n])) for n in range(3)]
