@@ -64,8 +64,8 @@ def measure(
     """Run everything, interleaved (A B C A B C), and give the report that `lalign bench` prints as JSON.
 
     Every contender has a process of its own, with a model of its own, and all are there at once. `watch` hears what
-    begins. An engine other than `options.engine` which does not take the model is left out, and the report says why.
-    Raises `LalignError` of the others.
+    begins. An engine other than `options.engine` which does not take the model is left out, as is a contender that
+    fails later, and the report says why. Raises `LalignError` of the others.
     """
     options = replace(options, batch_sizes=tuple(sorted(options.batch_sizes)))
     rows, left_out = rows_of(work, options), {}
@@ -89,17 +89,48 @@ def measure(
             stack.callback(side.close)
             sides[contender.name] = side
         rows = tuple(row for row in rows if row.name in sides)
-        for contender in rows:
-            watch(f"warm-up, {contender.name}")
-            sides[contender.name].run(options.batch_sizes[0], limit=2)
-        runs: dict[tuple[int, str], list[Measurement]] = {}
-        for batch_size, repeat, contender in _schedule(rows, options):
-            watch(f"batch {batch_size}, run {repeat + 1} of {options.repeats}, {contender.name}")
-            runs.setdefault((batch_size, contender.name), []).append(sides[contender.name].run(batch_size))
+        runs = _run(rows, sides, options, left_out, watch)
         facts = {name: side.facts for name, side in sides.items()}
         watch("the machine")
         machine = next(iter(sides.values())).machine()
     return report(rows, runs, options.repeats, facts, machine) | {"left_out": left_out}
+
+
+def _run(
+    rows: Sequence[Contender],
+    sides: Mapping[str, Side],
+    options: BenchOptions,
+    left_out: dict[str, str],
+    watch: Callable[[str], None],
+) -> dict[tuple[int, str], list[Measurement]]:
+    """What was measured of each batch size and contender, behind a short run of each that does not count.
+
+    One that fails goes into `left_out` with the reason, and keeps the batch sizes that it is done with. Raises
+    `LalignError` of the first, which all others are compared with.
+    """
+    runs: dict[tuple[int, str], list[Measurement]] = {}
+
+    def attempt(contender: Contender, batch_size: int, limit: int | None = None) -> None:
+        if contender.name in left_out:
+            return
+        try:
+            measured = sides[contender.name].run(batch_size, limit)
+        except LalignError as error:
+            if contender is rows[0]:
+                raise
+            left_out[contender.name] = str(error)
+            runs.pop((batch_size, contender.name), None)
+            return
+        if limit is None:
+            runs.setdefault((batch_size, contender.name), []).append(measured)
+
+    for contender in rows:
+        watch(f"warm-up, {contender.name}")
+        attempt(contender, options.batch_sizes[0], limit=2)
+    for batch_size, repeat, contender in _schedule(rows, options):
+        watch(f"batch {batch_size}, run {repeat + 1} of {options.repeats}, {contender.name}")
+        attempt(contender, batch_size)
+    return runs
 
 
 def _task(contender: Contender, model: ModelOptions, work: Work, options: BenchOptions, leader: Facts | None) -> Task:

@@ -174,6 +174,7 @@ def draw(found: list[Reading], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
     panels = {"rows": ("rows", "rows, in pairs")} | {
         name: (name,) for name in dict.fromkeys(one.curve for one in found) if not name.startswith("rows")
@@ -187,7 +188,13 @@ def draw(found: list[Reading], path: Path) -> None:
         axis.plot(places, [1000 * one.floor for one in points], "--", color="#777777", label="floor")
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
+        for side, ticks in ((axis.xaxis, places), (axis.yaxis, [20, 50, 100, 200, 500])):
+            side.set_major_locator(FixedLocator(ticks))
+            side.set_minor_locator(NullLocator())
+            side.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.tick_params(labelsize=8)
         axis.set_xlabel(title)
+        axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=7, frameon=False)
     np.atleast_1d(axes)[0].set_ylabel("a decoding step, ms")
     figure.savefig(path, dpi=150)

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from lalign.aligner import Aligner
-from lalign.bench import serving
+from lalign.bench import bench, serving
 from lalign.bench.bench import BenchOptions, _schedule, measure
 from lalign.bench.contenders import (
     ALIGNED,
@@ -252,6 +252,40 @@ def test_every_contender_has_a_process_of_its_own(tiny_folder: Path, work: Work)
 
 def _peaks(base: Mapping[str, Any], aligned: Mapping[str, Any]) -> list[int]:
     return [base["peak_memory"][key] - aligned["peak_memory"][key] for key in ("low", "high")]
+
+
+class Mortal:
+    """Stands for a process that ends at its run of that number, the short one counted; 0 for none."""
+
+    def __init__(self, last: int = 0) -> None:
+        self.runs, self.last = 0, last
+
+    def run(self, batch_size: int, limit: int | None = None) -> Measurement:
+        self.runs += 1
+        if self.runs == self.last:
+            raise LalignError("its process ended before its time")
+        return measurement(float(batch_size))
+
+
+@pytest.mark.parametrize(("last", "sizes"), [(1, []), (2, []), (3, []), (4, [1]), (5, [1]), (0, [1, 2])])
+def test_one_whose_process_ends_takes_nothing_with_it(last: int, sizes: list[int]) -> None:
+    rows = tuple(row for row in ALL if row.name in (BASE, ALIGNED, STOCK))
+    sides: Any = {BASE: Mortal(), ALIGNED: Mortal(last), STOCK: Mortal()}
+    left_out: dict[str, str] = {}
+    runs = bench._run(rows, sides, BenchOptions((1, 2), 2, True), left_out, lambda _: None)
+    assert {(size, name): len(some) for (size, name), some in runs.items()} == {
+        **{(size, name): 2 for size in (1, 2) for name in (BASE, STOCK)},
+        **{(size, ALIGNED): 2 for size in sizes},
+    }
+    assert left_out == ({ALIGNED: "its process ended before its time"} if last else {})
+    report(rows, runs, 2, FACTS, MACHINE)
+
+
+def test_without_the_first_there_is_nothing_to_compare_with() -> None:
+    rows = tuple(row for row in ALL if row.name in (BASE, STOCK))
+    sides: Any = {BASE: Mortal(3), STOCK: Mortal()}
+    with pytest.raises(LalignError, match="before its time"):
+        bench._run(rows, sides, BenchOptions((1, 2), 2, True), {}, lambda _: None)
 
 
 def test_a_process_that_does_not_start_says_why_in_a_line(tmp_path: Path, work: Work) -> None:
