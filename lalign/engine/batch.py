@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -43,6 +44,19 @@ class Partition:
     sampling: Sampling
     weights: tuple[float, ...]
     logprobs: int
+
+    def pieces(self, most: int) -> Iterator[Partition]:
+        """The partition in pieces of about the same size, of `most` sequences at the most."""
+        count = -(-len(self.sequences) // most)
+        ends = [len(self.sequences) * number // count for number in range(count + 1)]
+        for some in (slice(start, end) for start, end in pairwise(ends)):
+            yield replace(
+                self,
+                sequences=self.sequences[some],
+                members=self.members[some],
+                rows=self.rows[:, some],
+                ratio=self.ratio[some],
+            )
 
 
 class Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,11 @@ from lalign.engine.transfer import to_device
 from lalign.method.aligned import Aligned
 from lalign.method.gauge import peaked
 from lalign.method.likeliest import likeliest
+
+# Logits of so many tokens altogether are aligned at a time on a CPU, but of so many sequences in any case: pieces are
+# then of two or more, and torch adds up a row alone in another order than rows side by side.
+ELEMENTS_AT_A_TIME = 1 << 18
+FEWEST_AT_A_TIME = 3
 
 
 class Step(NamedTuple):
@@ -31,16 +37,24 @@ def choose(logits: Tensor, batch: Batch, with_statistics: bool) -> Step:
     What recipes carry to the next step is left on the sequences.
     """
     logits = logits.float()
-    steps = [_choose(logits, partition, with_statistics) for partition in batch.partitions]
+    partitions = [piece for partition in batch.partitions for piece in _pieces(partition, logits)]
+    steps = [_choose(logits, partition, with_statistics) for partition in partitions]
     if len(steps) == 1:
         return steps[0]
-    order = torch.cat([partition.members for partition in batch.partitions]).argsort()
+    order = torch.cat([partition.members for partition in partitions]).argsort()
     tokens, sound = (torch.cat(parts)[order] for parts in list(zip(*steps, strict=True))[:2])
     tables = [step.statistics for step in steps if step.statistics is not None]
     if not tables:
         return Step(tokens, sound, None)
     widest = max(table.shape[-1] for table in tables)
     return Step(tokens, sound, torch.cat([pad(table, (0, widest - table.shape[-1])) for table in tables])[order])
+
+
+def _pieces(partition: Partition, logits: Tensor) -> Iterable[Partition]:
+    """On a CPU few sequences at a time, so that what is computed of them on the way stays in its caches."""
+    if logits.device.type != "cpu":
+        return [partition]
+    return partition.pieces(max(FEWEST_AT_A_TIME, ELEMENTS_AT_A_TIME // logits.shape[-1]))
 
 
 def _choose(logits: Tensor, partition: Partition, with_statistics: bool) -> Step:
