@@ -16,10 +16,11 @@ from lalign.method.aligned import Aligned
 from lalign.method.gauge import peaked
 from lalign.method.likeliest import likeliest
 
-# Logits of so many tokens altogether are aligned at a time on a CPU, but of so many sequences in any case: pieces are
-# then of two or more, and torch adds up a row alone in another order than rows side by side.
+# Logits of so many tokens altogether are aligned at a time on a CPU, but of two sequences a thread in any case, and of
+# three: pieces are then of two or more, and torch adds up a row alone in another order than rows side by side.
 ELEMENTS_AT_A_TIME = 1 << 18
 FEWEST_AT_A_TIME = 3
+FEWEST_A_THREAD = 2
 
 
 class Step(NamedTuple):
@@ -54,7 +55,8 @@ def _pieces(partition: Partition, logits: Tensor) -> Iterable[Partition]:
     """On a CPU few sequences at a time, so that what is computed of them on the way stays in its caches."""
     if logits.device.type != "cpu":
         return [partition]
-    return partition.pieces(max(FEWEST_AT_A_TIME, ELEMENTS_AT_A_TIME // logits.shape[-1]))
+    fewest = max(FEWEST_AT_A_TIME, FEWEST_A_THREAD * torch.get_num_threads())
+    return partition.pieces(max(fewest, ELEMENTS_AT_A_TIME // logits.shape[-1]))
 
 
 def _choose(logits: Tensor, partition: Partition, with_statistics: bool) -> Step:
