@@ -30,6 +30,7 @@ from transformers import (
     MistralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from lalign.aligner import Aligner
@@ -72,6 +73,7 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
         **{**_IDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.3, **given}
     ),
     "qwen2": lambda **given: Qwen2Config(**{**_IDS, **_HEADS, **given}),
+    "qwen3": lambda **given: Qwen3Config(**{**_IDS, **_HEADS, "head_dim": 16, **given}),
     "gemma3": lambda **given: Gemma3TextConfig(
         **{
             **_IDS,
@@ -141,7 +143,7 @@ def hh() -> str:
 def tiny_model() -> TinyModel:
     """`tiny_model(kind, **overrides)`: a small model with random weights, the same at each call.
 
-    Kinds: llama, gpt2, qwen2, gemma3, mistral; `overrides` go to the configuration. float32, vocabulary 300.
+    Kinds: llama, gpt2, qwen2, qwen3, gemma3, mistral; `overrides` go to the configuration. float32, vocabulary 300.
     """
 
     def build(kind: str, **overrides: Any) -> Any:

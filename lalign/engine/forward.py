@@ -32,13 +32,20 @@ class Forward:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        # Whether rows stand behind a prefix that is kept once, or begin with a copy of it.
-        self.shares = False
+        # Whether the model's attention is such that rows may stand behind a prefix that is kept once; and whether no
+        # two rows in flight do so: then each begins with a copy, over which attention is one operation.
+        self.can_share = False
+        self.alone = False
         self.device: torch.device = model.device
         self.num_layers: int = model.config.get_text_config(decoder=True).num_hidden_layers
         accepted = inspect.signature(model.forward).parameters
         self.takes_position_ids = "position_ids" in accepted
         self.keep_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    @property
+    def shares(self) -> bool:
+        """Whether rows stand behind a prefix that is kept once, or begin with a copy of it."""
+        return self.can_share and not self.alone
 
     def __call__(self, input_ids: Tensor, store: KVStore) -> Tensor:
         """Run `input_ids` `[rows, new]` on top of the store and count them as live."""
@@ -88,19 +95,21 @@ class Forward:
         """
         attention = self.model.config._attn_implementation
         if attention == NAME:  # looked at before
-            self.shares = True
+            self.can_share = True
         if attention != "sdpa" or self.device.type != "cpu" or self.model.dtype != torch.float32:
             return
+        alone, self.alone = self.alone, False
         copied = self._probed()
         try:
             self.model.set_attn_implementation(NAME)
-            self.shares = True
+            self.can_share = True
             behind = self._probed()
             equal = bool((behind - copied).abs().max() <= SHARED_TOLERANCE * copied.std())
         except Exception:  # attention of another kind fails in its own way
             equal = False
+        self.alone = alone
         if not equal:
-            self.shares = False
+            self.can_share = False
             self.model.set_attn_implementation("sdpa")
 
     def _probed(self) -> Tensor:

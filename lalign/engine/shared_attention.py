@@ -46,7 +46,7 @@ def attend(
     Raises `NotImplementedError` for settings of attention that it does not know.
     """
     shared: list[SharedPart] | None = getattr(key, "shared", None)
-    if not shared:
+    if not shared and query.shape[2] > 1:
         stock: Any = ALL_ATTENTION_FUNCTIONS["sdpa"]
         output, _ = stock(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **given)
         return output, None
@@ -61,7 +61,7 @@ def attend(
         columns = key.shape[2]
         attention_mask = torch.ones(1, 1, new, columns, dtype=torch.bool).tril(columns - new)
     own, weight = _flash(grouped, key, value, scale, _bias(attention_mask, heads // kv_heads, query.dtype))
-    for part in shared:
+    for part in shared or ():
         behind = grouped[part.rows]
         queries = behind.transpose(0, 1).reshape(1, kv_heads, -1, size)
         output, its_weight = _flash(queries, part.keys.unsqueeze(0), part.values.unsqueeze(0), scale, None)

@@ -100,6 +100,7 @@ class TorchBackend:
         batch_size = execution.batch_size
         if batch_size == "auto":
             batch_size = self._largest_batch(source, execution)
+        forward.alone = batch_size == 1
         engine = Engine(forward, self.stop_ids, batch_size, execution.statistics, source.points)
         self.counters = engine.counters
 
@@ -113,7 +114,10 @@ class TorchBackend:
                 engine.prefixes = [*self._prefixes.serving(rows, coming)]
             return requests
 
-        yield from engine.run(from_prefixes)
+        try:
+            yield from engine.run(from_prefixes)
+        finally:
+            forward.alone = False
 
     def first_logits(self, requests: Iterable[Request]) -> Iterator[tuple[Request, NDArray[np.float32]]]:
         """As `Backend.first_logits`: prompts of about a length together."""

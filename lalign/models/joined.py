@@ -12,20 +12,23 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # Names of layers that read one input, in the families that have them under these names in one module.
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class JoinedProduct:
-    """x @ weight.T + bias for several layers at once, from a packed copy of their weights under one another.
+    """x @ weight.T + bias for several layers at once, from a copy of their weights under one another.
 
-    One call's output is kept until each layer has taken its part of it, or another input has come.
+    packed: whether the copy is packed for oneDNN. One call's output is kept until each layer has taken its part of it,
+    or another input has come.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], *, packed: bool) -> None:
         weight = torch.cat([layer.weight.detach() for layer in layers])
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self.packed = packed
+        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None) if packed else weight
         self.bias = _joined_bias(layers)
         self.sizes = [layer.out_features for layer in layers]
         self._input: Tensor | None = None
@@ -33,7 +36,14 @@ class JoinedProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         """What all layers give, side by side: `[..., sum of sizes]`."""
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], ""))
+        if not self.packed:
+            return F.linear(x, self._weight, self.bias)
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, "none", [], ""))
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights under one another in plain layout `[sum of out, in]`; made anew at each call where packed."""
+        return self._weight.to_dense() if self.packed else self._weight
 
     def part(self, number: int, x: Tensor) -> Tensor:
         """What one of the layers gives: `[..., sizes[number]]`."""
@@ -58,7 +68,7 @@ class JoinedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight in plain layout `[out, in]`, made anew at each call: for code that looks at it."""
-        return torch.split(self.product.packed.to_dense(), self.product.sizes)[self.number]
+        return torch.split(self.product.weight, self.product.sizes)[self.number]
 
     @property
     def bias(self) -> Tensor | None:
@@ -81,7 +91,7 @@ def join_siblings(module: nn.Module) -> int:
         found = cast(list[nn.Linear], layers)
         if len({(layer.in_features, layer.weight.dtype) for layer in found}) > 1:
             continue
-        product = JoinedProduct(found)
+        product = JoinedProduct(found, packed=True)
         for number, name in enumerate(names):
             setattr(module, name, JoinedLinear(product, number, found[number].in_features))
         joined += len(names)

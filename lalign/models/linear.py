@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lalign.models.decoder_layer import fuse_layers
 from lalign.models.joined import join_siblings
 from lalign.models.mapped import MappedFiles, move_weights
 
@@ -105,7 +106,9 @@ def made_by_intel() -> bool:
 def settle_weights(model: Any) -> Any:
     """The model with its weights as products on this machine want them, none a view of a mapped file on a CPU."""
     if can_reorder(model.device, model.dtype):
-        if reordering_helps(model.dtype):
+        packed = reordering_helps(model.dtype)
+        fuse_layers(model, packed=packed)
+        if packed:
             reorder_linears(model)
         else:
             move_weights(model)

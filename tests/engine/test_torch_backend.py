@@ -8,6 +8,7 @@ import pytest
 from conftest import TinyModel, TinyTokenizer
 
 from lalign.aligner import Aligner
+from lalign.engine.cache import KVStore
 from lalign.engine.torch_backend import TorchBackend
 from lalign.models.loading import LoadedModel
 from lalign.options import Execution
@@ -22,10 +23,9 @@ def backend(tiny_model: TinyModel, tiny_tokenizer: TinyTokenizer) -> TorchBacken
     return TorchBackend(LoadedModel(tiny_model("llama"), tiny_tokenizer("chatml"), "tiny", "tiny"))
 
 
-def said(backend: TorchBackend, principle: str, prompts: list[Any] = PROMPTS) -> list[str]:
-    outcomes = Aligner(backend).generate(
-        prompts, principle=principle, ratio=2, max_new_tokens=6, execution=Execution(batch_size=3, statistics="none")
-    )
+def said(backend: TorchBackend, principle: str, prompts: list[Any] = PROMPTS, batch_size: int = 3) -> list[str]:
+    execution = Execution(batch_size=batch_size, statistics="none")
+    outcomes = Aligner(backend).generate(prompts, principle=principle, ratio=2, max_new_tokens=6, execution=execution)
     return [outcome.response for outcome in outcomes if isinstance(outcome, Result)]
 
 
@@ -50,6 +50,26 @@ def test_a_prefix_is_run_once_for_all_calls(backend: TorchBackend) -> None:
     assert kept
     assert said(backend, LONG) == first
     assert backend._prefixes.kept == kept
+
+
+def test_a_pair_by_itself_begins_with_copies_and_says_the_same(
+    backend: TorchBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = said(backend, LONG)
+    assert backend._forward.shares
+    parts: list[int] = []
+
+    def watched(store: KVStore, layer: int) -> list[Any]:
+        parts.append(len(store._behind()))
+        return []
+
+    monkeypatch.setattr(KVStore, "shared_parts", watched)
+    assert said(backend, LONG, batch_size=1) == wanted
+    assert set(parts) == {0}
+    monkeypatch.undo()
+    assert backend._forward.shares
+    first = TorchBackend(backend.loaded)
+    assert said(first, LONG, batch_size=1) == wanted
 
 
 def test_one_prompt_alone_has_no_prefix(backend: TorchBackend) -> None:
