@@ -136,7 +136,11 @@ def whole_answer(record: Mapping[str, Any], response: str) -> str:
     return prefill + response if isinstance(prefill, str) else response
 
 
+def to_record(outcome: Result | Failure, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The keys of a line; `more` go into that of a result."""
+    return {**outcome.to_dict(), **((more or {}) if isinstance(outcome, Result) else {})}
+
+
 def to_line(outcome: Result | Failure, more: Mapping[str, Any] | None = None) -> bytes:
-    """One JSON line with its newline, UTF-8; `more` keys go into that of a result."""
-    record = {**outcome.to_dict(), **((more or {}) if isinstance(outcome, Result) else {})}
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    """One JSON line with its newline, UTF-8, of the keys that `to_record` gives."""
+    return orjson.dumps(to_record(outcome, more), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)

@@ -47,6 +47,11 @@ def body(asking: AskArguments, sampling: Sampling) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value is not None}
 
 
+def of_no_use(nobody: str) -> str:
+    """Why an option is refused that is about asking, where `nobody` is asked: "stage filter"."""
+    return f"is of no use to {nobody}, which asks nobody"
+
+
 def check(
     asking: AskArguments, model: ModelArguments, running: RunArguments, output: ResultArguments, nobody: str | None
 ) -> None:
@@ -56,7 +61,7 @@ def check(
     """
     local = (*given(model, _all(model)), *given(running, _OF_RUNNING))
     if nobody is not None:
-        _refuse([*given(asking, _all(asking)), *local], lambda: f"is of no use to {nobody}, which asks nobody")
+        _refuse([*given(asking, _all(asking)), *local], lambda: of_no_use(nobody))
         return
     chosen = given(asking, ("write_requests", "read_responses", "url"))
     if len(chosen) > 1:

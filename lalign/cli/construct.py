@@ -146,10 +146,9 @@ def _check(stage: str, constructing: ConstructArguments, output: ResultArguments
         if stage != of:
             questions.refuse_given(constructing, (option,), f"is of stage {of}, not {stage}")
     if stage == "filter":
-        if output.resume:
-            raise OptionError("resume", "is of no use to stage filter, which asks nobody")
-        if constructing.prompt is not None:
-            raise OptionError("prompt", "is of no use to stage filter, which asks nobody")
+        problem = questions.of_no_use("stage filter")
+        questions.refuse_given(output, ("resume",), problem)
+        questions.refuse_given(constructing, ("prompt",), problem)
     if output.output is not None and output.output.suffix.lower() in SUFFIXES:
         raise OptionError("output", f"{output.output}: is written as JSON Lines, for the next stage to read")
 

@@ -203,8 +203,6 @@ def _check(files: list[Path], judging: JudgeArguments, asking: AskArguments, out
         raise OptionError(elsewhere[0], f"does not go with {questions.called(elsewhere[1])}")
     if judging.compare is not None and not judging.votes:
         raise OptionError("compare", "only goes with --votes")
-    if judging.votes and output.resume:
-        raise OptionError("resume", "is of no use to --votes, which asks nobody")
     _check_passed_over(judging, asking, output)
     if judging.plot is not None:
         plot_format(judging.plot, page=False)
@@ -215,11 +213,13 @@ def _check_passed_over(judging: JudgeArguments, asking: AskArguments, output: Re
     nobody = _asks_nobody(judging) or ("--write-requests" if asking.write_requests is not None else None)
     if nobody is None:
         return
-    problem = f"is of no use to {nobody}, which asks nobody"
+    problem = questions.of_no_use(nobody)
     if nobody != "--write-requests":
         questions.refuse_given(judging, ("judge_prompt",), problem)
     if nobody != "--votes":
         questions.refuse_given(judging, ("plot", "summary"), problem)
+    if nobody == "--votes":
+        questions.refuse_given(output, ("resume",), problem)
     if nobody == "--page":
         questions.refuse_given(output, ("output", "resume", "retry_errors", "force"), problem)
 

@@ -12,6 +12,7 @@ from lalign.figures.canvas import (
     COLOURS,
     About,
     Width,
+    counted,
     name_axes,
     new_figure,
     save,
@@ -27,7 +28,7 @@ def plot_accuracy(
     path: Path,
     series: Mapping[str, Sequence[tuple[float, float, float, float]]],
     chance: float,
-    counted: str,
+    asked: str,
     about: About | None = None,
     width: Width = "full",
 ) -> None:
@@ -37,13 +38,13 @@ def plot_accuracy(
         path: a .pdf, .png or .svg file, written over.
         series: (ratio, accuracy, low, high) of each domain, shares of 1; low and high bound the interval.
         chance: accuracy of guessing, a share of 1.
-        counted: how much was asked, for the line below.
+        asked: how much was asked, for the line below.
 
     Raises as `canvas.save`.
     """
     across = min(3 if width == "full" else 2, max(1, len(series)))
     down = max(1, math.ceil(len(series) / across))
-    caption = (about or About()).line(f"{counted}; bars: 95 % intervals")
+    caption = (about or About()).line(f"{asked}; bars: 95 % intervals")
     with style():
         figure = new_figure(width, 0.75 + 1.55 * down)
         axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
@@ -76,11 +77,10 @@ def plot_accuracy(
 
 def plot_runs(path: Path, runs: Sequence[Run], width: Width = "full") -> None:
     """As `plot_accuracy`, a panel an evaluation; their principle is told where it is that of all."""
-    counts = sorted({run.questions for run in runs})
-    counted = f"n = {' to '.join(str(count) for count in (counts[:1] + counts[-1:])[: len(counts)])} questions"
+    asked = f"{counted(run.questions for run in runs)} questions"
     principles = {run.stored["settings"].get("principle") for run in runs}
     about = about_evaluation(None, *principles) if len(principles) == 1 else About(note="principles differ")
-    plot_accuracy(path, {run.name: run.points for run in runs}, runs[0].chance, counted, about, width)
+    plot_accuracy(path, {run.name: run.points for run in runs}, runs[0].chance, asked, about, width)
 
 
 def about_evaluation(model: str | None, principle: str | None) -> About:

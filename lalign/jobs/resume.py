@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import shutil
@@ -11,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import orjson
 
@@ -20,7 +19,7 @@ from lalign.jobs.answered import holds
 from lalign.jobs.header import InputMark, beside
 from lalign.jobs.locking import hold
 from lalign.jobs.shapes import marks
-from lalign.records.source import READ_ERRORS, read_error, zstd
+from lalign.records.source import READ_ERRORS, decompressed, read_error
 
 _SEAL_BYTES = 65
 
@@ -111,7 +110,7 @@ def read_records(output: Path, name: str, *, whole: bool = False) -> Generator[S
     compressed file is damaged. The file is called `name` there.
     """
     end = previous = 0
-    with _opened(output) as file:
+    with decompressed(output) as file:
         for number, raw in enumerate(_lines(file, name), 1):
             end += len(raw)
             try:
@@ -129,15 +128,6 @@ def read_records(output: Path, name: str, *, whole: bool = False) -> Generator[S
                 raise OutputError(f"{name}: line {number} is not a record that follows the one before")
             previous = line
             yield Stored(raw, end, line, failed, of_point)
-
-
-def _opened(output: Path) -> Any:
-    match output.suffix.lower():
-        case ".gz":
-            return gzip.open(output)
-        case ".zst":
-            return zstd.open(output)
-    return output.open("rb")
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lalign.results import Failure, Result, TokenLogprob, to_line
+from lalign.results import Failure, Result, TokenLogprob, to_line, to_record
 
 OutputFormat = Literal["jsonl", "openai-batch"]
 # Keys of lalign's own that an OpenAI line has in another place.
@@ -48,8 +48,7 @@ def shaped(outcome: Result | Failure, form: OutputFormat, model: str, more: Mapp
     """One JSON line with its newline, UTF-8. `model` is the name that OpenAI's shape gives, `more` are further keys."""
     if form == "jsonl":
         return to_line(outcome, more)
-    own = {name: value for name, value in outcome.to_dict().items() if name not in _ELSEWHERE}
-    own |= (more or {}) if isinstance(outcome, Result) else {}
+    own = {name: value for name, value in to_record(outcome, more).items() if name not in _ELSEWHERE}
     if "logprobs" in own:  # those of the answer stand in it
         own["logprobs"] = {name: found for name, found in own["logprobs"].items() if name != "aligned"}
     line = {

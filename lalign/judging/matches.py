@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -82,34 +82,26 @@ def make_matches(
     unmatched: list[Unmatched] = []
     for first, second in pairs:
         before = len(matches)
-        for record_id, its_id, texts in _common(first, second):
-            conversation = _conversation(record_id, its_id, first, second, prompts)
-            number = len(matches) + 1
-            matches.append(Match(number, record_id, first.name, second.name, conversation, texts))
-        common = sum(_same(record_id, first, second) is not None for record_id in first.answers)
+        common = _common(first, second)
+        for record_id, its_id in common:
+            one, other = first.answers[record_id].text, second.answers[its_id].text
+            if one is not None and other is not None:
+                conversation = _conversation(record_id, its_id, first, second, prompts)
+                number = len(matches) + 1
+                matches.append(Match(number, record_id, first.name, second.name, conversation, (one, other)))
         if not common:
             raise InputError(f"{first.file} and {second.file} have no id in common")
-        missing = len(first.answers) + len(second.answers) - 2 * common
-        found = Unmatched(first.name, second.name, missing, common - (len(matches) - before))
+        missing = len(first.answers) + len(second.answers) - 2 * len(common)
+        found = Unmatched(first.name, second.name, missing, len(common) - (len(matches) - before))
         if found.missing or found.failed:
             unmatched.append(found)
     return matches, unmatched
 
 
-def _common(first: Contestant, second: Contestant) -> Iterator[tuple[RecordId, RecordId, tuple[str, str]]]:
-    """Of what both files answer, the id in each, and the answers."""
-    for record_id, answer in first.answers.items():
-        its_id = _same(record_id, first, second)
-        if its_id is None:
-            continue
-        other = second.answers[its_id]
-        if answer.text is not None and other.text is not None:
-            yield record_id, its_id, (answer.text, other.text)
-
-
-def _same(record_id: RecordId, first: Contestant, second: Contestant) -> RecordId | None:
-    """The id in the second file of what has this one in the first; None where it has none."""
-    return counterpart(record_id, second.answers, first.answers)
+def _common(first: Contestant, second: Contestant) -> list[tuple[RecordId, RecordId]]:
+    """Of what both files answer, the id in each, in the order of the first."""
+    found = ((record_id, counterpart(record_id, second.answers, first.answers)) for record_id in first.answers)
+    return [(record_id, its_id) for record_id, its_id in found if its_id is not None]
 
 
 def _conversation(

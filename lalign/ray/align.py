@@ -82,10 +82,10 @@ class Align:
         records: dict[int, list[bytes]] = {number: [] for number in numbers}
         failures, tokens = dict.fromkeys(numbers, 0), dict.fromkeys(numbers, 0)
         read: dict[int, Record] = {}
-        parsed = self._parsed(lines, read)
+        parsed, more = self._parsed(lines, read), self.reading.told()
         for outcomes in self.aligner.ticks(parsed, self.settings, system=self.system, execution=self.execution):
             for outcome in outcomes:
-                records[outcome.line].append(to_line(outcome, self.reading.told()))
+                records[outcome.line].append(to_line(outcome, more))
                 if isinstance(outcome, Failure):
                     failures[outcome.line] += 1
                 else:

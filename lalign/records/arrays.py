@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lalign.errors import InputError
-from lalign.records.source import READ_ERRORS, open_source, read_error
+from lalign.records.source import READ_ERRORS, open_source, plain_suffix, read_error
 
 MAX_ARRAY_BYTES = 1 << 30
 """The longest array that is taken, decompressed: it is read whole."""
@@ -25,8 +25,7 @@ _CODEC = ("utf-8", "surrogateescape")
 
 def is_array(path: Path) -> bool:
     """Whether a file is called .json (.gz and .zst too) and begins as an array of objects does."""
-    plain = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
-    if plain.suffix.lower() != ".json" or not path.is_file():
+    if plain_suffix(path) != ".json" or not path.is_file():
         return False
     try:
         with open_source(path) as stream:

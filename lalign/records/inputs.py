@@ -6,6 +6,7 @@ import glob
 import io
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -67,6 +68,10 @@ class Inputs:
         if len(paths) > 1 and any(str(path) == "-" for path in paths):
             raise InputError("stdin: cannot be one of several inputs")
 
+    @cached_property
+    def _arrays(self) -> frozenset[Path]:
+        return frozenset(path for path in self.paths if is_array(path))
+
     @property
     def stdin(self) -> bool:
         """Whether stdin is read."""
@@ -91,7 +96,7 @@ class Inputs:
             return f"{self.name}:{line}"
         file = bisect_right(self._starts, line) - 1
         path, number = self.paths[file], line - self._starts[file] + 1
-        return f"{path}: element {number}" if is_array(path) else f"{path}:{number}"
+        return f"{path}: element {number}" if path in self._arrays else f"{path}:{number}"
 
     def notices(self) -> list[str]:
         """What is to be told of the files themselves, once they were opened. Raises `InputError`."""

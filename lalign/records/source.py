@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, cast
 
 from lalign.errors import InputError
@@ -56,17 +56,27 @@ def open_source(path: Path | None) -> BinaryIO:
             raise InputError("stdin: closed")
         return _of_its_own(sys.stdin.buffer)
     try:
-        match path.suffix.lower():
-            case ".gz":
-                return cast(BinaryIO, gzip.open(path))
-            case ".zst":
-                return cast(BinaryIO, zstd.open(path))
-            case _:
-                return path.open("rb")
+        return decompressed(path)
     except IsADirectoryError as error:
         raise InputError(f"{path}: is a folder, not a file{_files_in(path)}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {read_error(error)}") from error
+
+
+def decompressed(path: Path) -> io.BufferedReader:
+    """A file's bytes, decompressed where it is called .gz or .zst. Raises `OSError` or `ValueError`."""
+    match path.suffix.lower():
+        case ".gz":
+            return cast(io.BufferedReader, gzip.open(path))
+        case ".zst":
+            return cast(io.BufferedReader, zstd.open(path))
+    return path.open("rb")
+
+
+def plain_suffix(path: PurePath) -> str:
+    """The suffix that tells the format, in small letters: the one before .gz or .zst."""
+    packed = path.suffix.lower() in (".gz", ".zst")
+    return (path.with_suffix("") if packed else path).suffix.lower()
 
 
 def open_lines(path: Path | None) -> BinaryIO:

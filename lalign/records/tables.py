@@ -20,6 +20,7 @@ import orjson
 from lalign.errors import InputError, first_line
 from lalign.records.arrays import array_elements, is_array
 from lalign.records.parquet_folders import only_split, parquet_files
+from lalign.records.source import plain_suffix
 
 # Rows made Python objects at a time.
 _ROWS = 64
@@ -57,12 +58,6 @@ def leaves_out_a_column(path: Path, opened: Callable[[Path], BinaryIO]) -> bool:
     with opened(path) as stream:
         header = next(iter(_csv_rows(stream, str(path), _DIALECTS[plain_suffix(path)])), None)
     return header is not None and header.row[0] == ""
-
-
-def plain_suffix(path: Path) -> str:
-    """The suffix that tells the format, before one of compression."""
-    packed = path.suffix.lower() in (".gz", ".zst")
-    return (path.with_suffix("") if packed else path).suffix.lower()
 
 
 def table_lines(path: Path, opened: Callable[[Path], BinaryIO]) -> Iterator[bytes]:

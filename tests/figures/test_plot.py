@@ -122,7 +122,7 @@ def test_a_figure_is_told_in_words(tmp_path: Path) -> None:
 def test_ticks_of_whole_ratios_are_whole_numbers(tmp_path: Path) -> None:
     plot_sweep(SWEEP, tmp_path / "sweep.svg")
     assert texts(tmp_path / "sweep.svg").count("1.5") <= 1  # at most on a vertical axis
-    plot_accuracy(tmp_path / "eval.svg", {"diet": ACCURACY}, chance=0.25, counted="n = 8")
+    plot_accuracy(tmp_path / "eval.svg", {"diet": ACCURACY}, chance=0.25, asked="n = 8")
     drawn = [text.strip() for text in texts(tmp_path / "eval.svg").split("\n") if text.strip()]
     assert drawn[drawn.index("0") :][:3] == ["0", "1", "2"]
 
@@ -178,7 +178,7 @@ def test_any_sweep_can_be_drawn(points: list[PointSummary], tmp_path: Path) -> N
 
 def test_accuracy_has_a_panel_a_domain_and_the_level_of_chance(tmp_path: Path) -> None:
     domains = ["technology", "diet", "health care", "daily life"]
-    plot_accuracy(tmp_path / "eval.svg", dict.fromkeys(domains, ACCURACY), chance=0.25, counted="n = 8 questions")
+    plot_accuracy(tmp_path / "eval.svg", dict.fromkeys(domains, ACCURACY), chance=0.25, asked="n = 8 questions")
     text = texts(tmp_path / "eval.svg")
     assert all(domain in text for domain in domains)
     assert text.count("accuracy, %") == 4
@@ -187,7 +187,7 @@ def test_accuracy_has_a_panel_a_domain_and_the_level_of_chance(tmp_path: Path) -
 
 @pytest.mark.parametrize("domain", ["$x^{", "<b>&", "\x1b[31mred", "a\nb", "\ud800", "x" * 500])
 def test_a_domain_may_have_any_name(domain: str, tmp_path: Path) -> None:
-    plot_accuracy(tmp_path / "eval.svg", {domain: ACCURACY}, chance=0.25, counted="n = 8 questions")
+    plot_accuracy(tmp_path / "eval.svg", {domain: ACCURACY}, chance=0.25, asked="n = 8 questions")
     shown = {"\x1b[31mred": "\\x1b[31mred", "a\nb": "a\\nb", "\ud800": "\\ud800", "x" * 500: "x" * 39 + "…"}
     assert shown.get(domain, domain) in texts(tmp_path / "eval.svg")
 
@@ -197,7 +197,7 @@ def test_an_interval_that_misses_its_accuracy_can_be_drawn(tmp_path: Path) -> No
         tmp_path / "eval.svg",
         {"diet": [(0.0, 0.5, 0.51, 0.6), (1.0, 0.5, 0.4, 0.49)]},
         chance=0.25,
-        counted="n = 8 questions",
+        asked="n = 8 questions",
     )
     assert "diet" in texts(tmp_path / "eval.svg")
 

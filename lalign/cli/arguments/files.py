@@ -29,6 +29,18 @@ InputFiles = Annotated[
 ]
 
 
+PackedOutput = Annotated[
+    Path | None,
+    option(
+        "Output file, .gz, .zst and .parquet too; - or nothing is stdout.",
+        OUTPUT,
+        "--output",
+        "-o",
+        metavar="OUT.jsonl",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class ResultArguments:
     """Where results go, and what becomes of what stands there."""
@@ -55,16 +67,7 @@ class ResultArguments:
 class OutputArguments(ResultArguments):
     """What is read and written."""
 
-    output: Annotated[
-        Path | None,
-        option(
-            "Output file, .gz, .zst and .parquet too; - or nothing is stdout.",
-            OUTPUT,
-            "--output",
-            "-o",
-            metavar="OUT.jsonl",
-        ),
-    ] = None
+    output: PackedOutput = None
     overwrite: Annotated[bool, flag("Replace the output if it exists.", OUTPUT, "--overwrite")] = False
     output_format: Annotated[
         str,

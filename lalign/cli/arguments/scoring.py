@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lalign.cli.arguments.declaring import MODEL, OUTPUT, RUN, flag, option
+from lalign.cli.arguments.files import PackedOutput
 
 ScoredFiles = Annotated[
     list[Path],
@@ -46,14 +47,5 @@ class ScoreArguments:
 class WrittenArguments:
     """Where records go, of a command that begins its output anew."""
 
-    output: Annotated[
-        Path | None,
-        option(
-            "Output file, .gz, .zst and .parquet too; - or nothing is stdout.",
-            OUTPUT,
-            "--output",
-            "-o",
-            metavar="OUT.jsonl",
-        ),
-    ] = None
+    output: PackedOutput = None
     overwrite: Annotated[bool, flag("Replace the output, and the plot, if they exist.", OUTPUT, "--overwrite")] = False
