@@ -96,9 +96,10 @@ class FusedLayer(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attended = self._attend(query, key, value, attention_mask, given)
-        x = x + self.o_proj(attended.reshape(rows * new, -1))
+        # In place, where it is of what a product has just made: at hundreds of tokens new memory costs as much as sums.
+        x = self.o_proj(attended.reshape(rows * new, -1)).add_(x)
         gate, up = self.gate_and_up(self.post_attention_layernorm(x)).chunk(2, dim=-1)
-        return cast(Tensor, x + self.down_proj(self.act_fn(gate) * up)).view(rows, new, size)
+        return cast(Tensor, self.down_proj(self.act_fn(gate).mul_(up)).add_(x)).view(rows, new, size)
 
     def _rotated(self, heads: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Queries and keys at their positions, `[rows, heads, new, head size]` each, of `[rows, new, heads, size]`."""
@@ -106,7 +107,7 @@ class FusedLayer(nn.Module):
             heads = self.head_norm(heads)
         cos, sin = (part.unsqueeze(2) for part in position_embeddings)
         turned = torch.roll(heads, self.head_dim // 2, -1)
-        rotated = torch.addcmul(heads * cos, turned, sin * self.signs).transpose(1, 2)
+        rotated = (heads * cos).addcmul_(turned, sin * self.signs).transpose(1, 2)
         return rotated[:, : self.heads], rotated[:, self.heads :]
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, given: dict[str, Any]) -> Tensor:

@@ -112,4 +112,15 @@ def settle_weights(model: Any) -> Any:
             reorder_linears(model)
         else:
             move_weights(model)
+            fold_output_layer(model)
     return model
+
+
+def fold_output_layer(model: Any) -> None:
+    """Give the output layer what is cut out of hidden states as one matrix.
+
+    What is not contiguous torch multiplies row by row, which reads the largest weight of all anew for each.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is nn.Linear:
+        head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyModel
+from conftest import VOCABULARY, TinyModel
 from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
@@ -199,3 +199,20 @@ def test_a_model_that_is_settled_gives_the_same_logits(
     ids = torch.arange(5, 35).reshape(2, 15)
     with torch.inference_mode():
         torch.testing.assert_close(model(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@needs_operators
+def test_positions_that_are_cut_out_are_one_product_with_the_output_layer(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "reordering_helps", lambda dtype: False)
+    stock, model = tiny_model("gpt2"), settle_weights(tiny_model("gpt2"))
+    ids = torch.arange(5, 35).reshape(2, 15)
+    with torch.inference_mode():
+        wanted = stock(ids, logits_to_keep=3).logits
+        with torch.profiler.profile(record_shapes=True) as profile:
+            found = model(ids, logits_to_keep=3).logits
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    products = [event.name for event in profile.events() or () if [32, VOCABULARY] in event.input_shapes]
+    assert "aten::mm" in products
+    assert "aten::bmm" not in products
