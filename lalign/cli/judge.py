@@ -216,10 +216,10 @@ def _check_passed_over(judging: JudgeArguments, asking: AskArguments, output: Re
     problem = questions.of_no_use(nobody)
     if nobody != "--write-requests":
         questions.refuse_given(judging, ("judge_prompt",), problem)
-    if nobody != "--votes":
-        questions.refuse_given(judging, ("plot", "summary"), problem)
     if nobody == "--votes":
         questions.refuse_given(output, ("resume",), problem)
+    else:
+        questions.refuse_given(judging, ("plot", "summary"), problem)
     if nobody == "--page":
         questions.refuse_given(output, ("output", "resume", "retry_errors", "force"), problem)
 

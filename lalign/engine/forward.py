@@ -98,18 +98,17 @@ class Forward:
             self.can_share = True
         if attention != "sdpa" or self.device.type != "cpu" or self.model.dtype != torch.float32:
             return
-        alone, self.alone = self.alone, False
-        copied = self._probed()
+        probe = Forward(self.model)
+        copied = probe._probed()
         try:
             self.model.set_attn_implementation(NAME)
-            self.can_share = True
-            behind = self._probed()
+            probe.can_share = True
+            behind = probe._probed()
             equal = bool((behind - copied).abs().max() <= SHARED_TOLERANCE * copied.std())
         except Exception:  # attention of another kind fails in its own way
             equal = False
-        self.alone = alone
+        self.can_share = equal
         if not equal:
-            self.can_share = False
             self.model.set_attn_implementation("sdpa")
 
     def _probed(self) -> Tensor:

@@ -30,7 +30,7 @@ from lalign.jobs.paths import check_replaceable
 from lalign.jobs.resume import Resumed
 from lalign.jobs.stream import faults
 from lalign.records.json_line import exact_json
-from lalign.records.source import READ_ERRORS, zstd
+from lalign.records.source import READ_ERRORS, decompressed, zstd
 
 PART = ".part"
 SUFFIXES = (".gz", ".zst", ".parquet")
@@ -112,12 +112,11 @@ class Packed:
         self._part.unlink()
 
     def _unpack(self) -> None:
-        suffix = self._path.suffix.lower()
-        if suffix == ".parquet":
+        if self._path.suffix.lower() == ".parquet":
             raise OutputError(f"{self._name}: is done, and a Parquet file cannot be continued; --overwrite replaces it")
         aside = _aside(self._part)
         try:
-            with (gzip.open if suffix == ".gz" else zstd.open)(self._path, "rb") as packed, aside.open("wb") as lines:
+            with decompressed(self._path) as packed, aside.open("wb") as lines:
                 shutil.copyfileobj(packed, lines)
             _synced(aside)
             with suppress(FileNotFoundError):

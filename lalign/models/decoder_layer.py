@@ -1,4 +1,4 @@
-"""A decoder layer of Llama's kind in half the operations (design section 8).
+"""A decoder layer of Llama's kind in half the operations (design section 7).
 
 At few rows a step is some hundred small operations a layer besides its products, and each costs the same however
 little it computes. `FusedLayer` computes what transformers' layer does from one product of query, key and value and one
@@ -18,7 +18,8 @@ from lalign.models.joined import JoinedProduct
 from lalign.models.mapped import MappedFiles
 
 # Families of transformers whose layers compute this and nothing else, whatever the position.
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+_MODULES = frozenset(f"transformers.models.{family}.modeling_{family}" for family in FAMILIES)
 # What a layer of theirs is made of; norms of queries and keys where there are any.
 PARTS = {
     *("input_layernorm", "post_attention_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -48,6 +49,8 @@ class FusedLayer(nn.Module):
     """What a stock layer of `FAMILIES` computes, on its own weights; those of joined products are copied."""
 
     def __init__(self, stock: Any, *, packed: bool) -> None:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
         super().__init__()
         attention, mlp = stock.self_attn, stock.mlp
         self.input_layernorm = _norm(stock.input_layernorm)
@@ -57,6 +60,7 @@ class FusedLayer(nn.Module):
         self.gate_and_up = JoinedProduct([mlp.gate_proj, mlp.up_proj], packed=packed)
         self.act_fn = mlp.act_fn
         self.down_proj = mlp.down_proj
+        self.attention_functions: Any = ALL_ATTENTION_FUNCTIONS
         # What attention functions of transformers look at on the module that calls them.
         self.config = attention.config
         self.layer_idx: int = attention.layer_idx
@@ -112,9 +116,7 @@ class FusedLayer(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, given: dict[str, Any]) -> Tensor:
         """By the attention that the model is set to: `[rows, new, heads, head size]`."""
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-        attend: Any = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
+        attend = self.attention_functions[self.config._attn_implementation]
         output, _ = attend(self, query, key, value, mask, dropout=0.0, scaling=self.scaling, **self.given, **given)
         return cast(Tensor, output)
 
@@ -122,8 +124,8 @@ class FusedLayer(nn.Module):
 def fuse_layers(model: nn.Module, *, packed: bool) -> int:
     """Put a `FusedLayer` in the place of every layer that it equals, one at a time; returns how many.
 
-    packed: whether joined products are of weights packed for oneDNN. Weights that are joined are let go of where they
-    are mapped from a file.
+    packed: whether joined products are of weights packed for oneDNN. What has been copied is let go of where it is
+    mapped from a file.
     """
     files = MappedFiles()
     fused = 0
@@ -134,16 +136,17 @@ def fuse_layers(model: nn.Module, *, packed: bool) -> int:
                 continue
             layers[number] = layer
             fused += 1
-            for joined in _joined(stock):
-                files.give_back(joined.weight)
+            kept = {weight.data_ptr() for weight in layer.parameters()}
+            for weight in stock.parameters():
+                if weight.data_ptr() not in kept:
+                    files.give_back(weight)
     return fused
 
 
 def _is_known(layer: Any) -> bool:
     """Whether a layer is one of `FAMILIES`, of plain products and no part besides, on a CPU and in float32."""
     kind = type(layer)
-    families = [f"transformers.models.{family.lower()}.modeling_{family.lower()}" for family in FAMILIES]
-    if kind.__module__ not in families or not kind.__name__.endswith("DecoderLayer"):
+    if kind.__module__ not in _MODULES or not kind.__name__.endswith("DecoderLayer"):
         return False
     parts = {name: module for name, module in layer.named_modules() if name and not any(module.children())}
     if set(parts) not in (PARTS, PARTS | HEAD_NORMS):
@@ -151,11 +154,6 @@ def _is_known(layer: Any) -> bool:
     if not all(type(part) is nn.Linear for name, part in parts.items() if name.endswith("_proj")):
         return False
     return all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in layer.parameters())
-
-
-def _joined(layer: Any) -> list[nn.Linear]:
-    attention, mlp = layer.self_attn, layer.mlp
-    return [attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj]
 
 
 def _fused(stock: Any, packed: bool) -> FusedLayer | None:

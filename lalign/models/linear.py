@@ -2,8 +2,8 @@
 
 `F.linear` packs its weight anew at every call, which at the few rows of a decoding step costs more than the product
 itself. The operator that takes a packed weight is one torch's own compiler uses; where a build of torch lacks it,
-models keep their stock layers. On Intel's CPUs with AVX-512 they keep them too in float32: there MKL's products are
-faster than packed ones at few rows, and as fast at many. On AMD's MKL's take two to three times as long.
+models keep their stock layers. On Intel's CPUs with AVX-512 float32 weights are not packed: there MKL's products are
+faster than packed ones at one or two rows. On AMD's MKL's take two to three times as long.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def settle_weights(model: Any) -> Any:
             reorder_linears(model)
         else:
             move_weights(model)
-            fold_output_layer(model)
+    fold_output_layer(model)
     return model
 
 

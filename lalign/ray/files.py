@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from lalign.errors import InputError, OutputError
 from lalign.jobs.reader import JobInput
 from lalign.jobs.resume import read_records
+from lalign.records.formats import plain_suffix
 from lalign.records.inputs import Inputs
 from lalign.records.parquet_folders import only_split, parquet_files
 from lalign.records.reading import Reading
-from lalign.records.source import READ_ERRORS, RawLine, json_lines, open_source, plain_suffix, read_error
+from lalign.records.source import READ_ERRORS, RawLine, json_lines, open_source, read_error
 from lalign.records.tables import files_of, is_saved, table_rows
 
 Format = Literal["jsonl", "parquet"]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lalign.errors import InputError
-from lalign.records.source import READ_ERRORS, open_source, plain_suffix, read_error
+from lalign.records.formats import plain_suffix
+from lalign.records.source import READ_ERRORS, open_source, read_error
 
 MAX_ARRAY_BYTES = 1 << 30
 """The longest array that is taken, decompressed: it is read whole."""

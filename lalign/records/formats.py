@@ -78,9 +78,13 @@ def refuse_other_formats(stream: BinaryIO, name: str) -> None:
         raise InputError(f"{name}: is {found.name}, not JSON Lines; this makes JSON Lines of it: {command}")
 
 
+def plain_suffix(path: PurePath) -> str:
+    """The suffix that tells the format, in small letters: the one before .gz or .zst."""
+    return (path.with_suffix("") if path.suffix.lower() in _UNPACK else path).suffix.lower()
+
+
 def _recognised(head: bytes, name: str) -> Format | None:
-    path = PurePath(name)
-    table = _TABLES.get((path.with_suffix("") if path.suffix.lower() in _UNPACK else path).suffix.lower())
+    table = _TABLES.get(plain_suffix(PurePath(name)))
     return next((known for known in (*_FORMATS, *([table] if table else [])) if known.start.match(head)), None)
 
 

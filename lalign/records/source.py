@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lalign.errors import InputError
@@ -71,12 +71,6 @@ def decompressed(path: Path) -> io.BufferedReader:
         case ".zst":
             return cast(io.BufferedReader, zstd.open(path))
     return path.open("rb")
-
-
-def plain_suffix(path: PurePath) -> str:
-    """The suffix that tells the format, in small letters: the one before .gz or .zst."""
-    packed = path.suffix.lower() in (".gz", ".zst")
-    return (path.with_suffix("") if packed else path).suffix.lower()
 
 
 def open_lines(path: Path | None) -> BinaryIO:

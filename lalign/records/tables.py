@@ -19,8 +19,8 @@ import orjson
 
 from lalign.errors import InputError, first_line
 from lalign.records.arrays import array_elements, is_array
+from lalign.records.formats import plain_suffix
 from lalign.records.parquet_folders import only_split, parquet_files
-from lalign.records.source import plain_suffix
 
 # Rows made Python objects at a time.
 _ROWS = 64
