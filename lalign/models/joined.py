@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lalign.models.packed_weight import PackedWeight
+
 # Names of layers that read one input, in the families that have them under these names in one module.
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -27,8 +29,7 @@ class JoinedProduct:
 
     def __init__(self, layers: Sequence[nn.Linear], *, packed: bool) -> None:
         weight = torch.cat([layer.weight.detach() for layer in layers])
-        self.packed = packed
-        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None) if packed else weight
+        self._weight: Tensor | PackedWeight = PackedWeight(weight) if packed else weight
         self.bias = _joined_bias(layers)
         self.sizes = [layer.out_features for layer in layers]
         self._input: Tensor | None = None
@@ -36,14 +37,14 @@ class JoinedProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         """What all layers give, side by side: `[..., sum of sizes]`."""
-        if not self.packed:
-            return F.linear(x, self._weight, self.bias)
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, "none", [], ""))
+        if isinstance(self._weight, PackedWeight):
+            return self._weight.product(x, self.bias)
+        return F.linear(x, self._weight, self.bias)
 
     @property
     def weight(self) -> Tensor:
         """The weights under one another in plain layout `[sum of out, in]`; made anew at each call where packed."""
-        return self._weight.to_dense() if self.packed else self._weight
+        return self._weight.plain() if isinstance(self._weight, PackedWeight) else self._weight
 
     def part(self, number: int, x: Tensor) -> Tensor:
         """What one of the layers gives: `[..., sizes[number]]`."""

@@ -1,62 +1,40 @@
-"""Linear layers with their weights reordered once for oneDNN (design section 8).
-
-`F.linear` packs its weight anew at every call, which at the few rows of a decoding step costs more than the product
-itself. The operator that takes a packed weight is one torch's own compiler uses; where a build of torch lacks it,
-models keep their stock layers. On Intel's CPUs with AVX-512 float32 weights are not packed: there MKL's products are
-faster than packed ones at one or two rows. On AMD's MKL's take two to three times as long.
-"""
+"""Linear layers as products on this machine want their weights (design section 8)."""
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
-from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from lalign.models.decoder_layer import fuse_layers
 from lalign.models.joined import join_siblings
 from lalign.models.mapped import MappedFiles, move_weights
-
-# What Linux says of the CPUs.
-CPUS = Path("/proc/cpuinfo")
-REORDERED_DTYPES = (torch.float32, torch.bfloat16)
+from lalign.models.packed_weight import PackedWeight, can_pack, packing_helps
 
 
-class ReorderedLinear(nn.Module):
+class PackedLinear(nn.Module):
     """x @ weight.T + bias, from a packed copy of `weight` `[out, in]`. The weight itself is not kept."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+        self.packed = PackedWeight(weight)
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
     @property
     def weight(self) -> Tensor:
         """The weight in plain layout `[out, in]`, made anew at each call: for code that looks at it."""
-        return self.packed.to_dense()
+        return self.packed.plain()
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], ""))
+        return self.packed.product(x, self.bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-def can_reorder(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this torch has the operators for weights of that device and type, and this CPU the instructions."""
-    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if device.type != "cpu" or dtype not in REORDERED_DTYPES or not built:
-        return False
-    if not all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
-        return False
-    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def reorder_linears(model: nn.Module) -> int:
+def pack_linears(model: nn.Module) -> int:
     """Replace every `nn.Linear` (and GPT-2's `Conv1D`) of a model in place; returns how many.
 
     Those of one input are joined. Layers are replaced one at a time, so that few weights are in memory twice, and no
@@ -73,9 +51,9 @@ def reorder_linears(model: nn.Module) -> int:
         replaced += join_siblings(module)
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
-                setattr(module, name, ReorderedLinear(child.weight, child.bias))
+                setattr(module, name, PackedLinear(child.weight, child.bias))
             elif isinstance(child, Conv1D):
-                setattr(module, name, ReorderedLinear(cast(Tensor, child.weight).T, cast(Tensor, child.bias)))
+                setattr(module, name, PackedLinear(cast(Tensor, child.weight).T, cast(Tensor, child.bias)))
             else:
                 continue
             replaced += 1
@@ -89,27 +67,13 @@ def reorder_linears(model: nn.Module) -> int:
     return replaced
 
 
-def reordering_helps(dtype: torch.dtype) -> bool:
-    """Whether packed weights are faster on this CPU. It depends on the machine alone, so that runs on it are alike."""
-    mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return not (dtype == torch.float32 and mkl and avx512 and made_by_intel())
-
-
-def made_by_intel() -> bool:
-    """Whether this machine's CPU says that it is one of Intel's."""
-    if CPUS.is_file():
-        return "GenuineIntel" in CPUS.read_text(encoding="utf-8", errors="replace")
-    return "Intel" in platform.processor()
-
-
 def settle_weights(model: Any) -> Any:
     """The model with its weights as products on this machine want them, none a view of a mapped file on a CPU."""
-    if can_reorder(model.device, model.dtype):
-        packed = reordering_helps(model.dtype)
+    if can_pack(model.device, model.dtype):
+        packed = packing_helps(model.dtype)
         fuse_layers(model, packed=packed)
         if packed:
-            reorder_linears(model)
+            pack_linears(model)
         else:
             move_weights(model)
     fold_output_layer(model)

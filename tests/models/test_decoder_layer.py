@@ -16,11 +16,11 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 from lalign.engine.cache import KVStore
 from lalign.engine.forward import Forward
 from lalign.models.decoder_layer import FusedLayer, RootMeanSquareNorm, fuse_layers
-from lalign.models.linear import can_reorder
+from lalign.models.packed_weight import can_pack
 
 FUSED = ["llama", "mistral", "qwen2", "qwen3"]
 PREFIX = [(7 * place + 3) % VOCABULARY for place in range(2 * SLIDING_WINDOW)]
-PACKED = [False, True] if can_reorder(torch.device("cpu"), torch.float32) else [False]
+PACKED = [False, True] if can_pack(torch.device("cpu"), torch.float32) else [False]
 
 
 def fused_layers(model: nn.Module) -> int:

@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from lalign.models.joined import JoinedLinear, join_siblings
-from lalign.models.linear import can_reorder, reorder_linears
+from lalign.models.linear import pack_linears
+from lalign.models.packed_weight import can_pack
 
 pytestmark = pytest.mark.skipif(
-    not can_reorder(torch.device("cpu"), torch.float32), reason="torch has no reordered weights here"
+    not can_pack(torch.device("cpu"), torch.float32), reason="torch has no reordered weights here"
 )
 NAMES = ("q_proj", "k_proj", "v_proj")
 
@@ -98,6 +99,6 @@ def test_layers_of_another_kind_or_input_are_left_as_they_are(other: nn.Module |
 @pytest.mark.parametrize(("kind", "parts"), [("llama", 5), ("qwen2", 5), ("mistral", 5), ("gemma3", 5), ("gpt2", 0)])
 def test_which_layers_of_a_model_are_joined(tiny_model: TinyModel, kind: str, parts: int) -> None:
     model = tiny_model(kind)
-    reorder_linears(model)
+    pack_linears(model)
     found = sum(isinstance(module, JoinedLinear) for module in model.modules())
     assert found == parts * model.config.num_hidden_layers

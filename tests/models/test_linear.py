@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from conftest import VOCABULARY, TinyModel
@@ -14,14 +10,15 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from lalign.models import linear
-from lalign.models.linear import ReorderedLinear, can_reorder, reorder_linears, reordering_helps, settle_weights
+from lalign.models.linear import PackedLinear, pack_linears, settle_weights
+from lalign.models.packed_weight import can_pack
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
-needs_operators = pytest.mark.skipif(not can_reorder(CPU, torch.float32), reason="torch has no reordered weights here")
+needs_operators = pytest.mark.skipif(not can_pack(CPU, torch.float32), reason="torch has no reordered weights here")
 # bfloat16 where the CPU can pack it, which AVX2 alone cannot.
-PACKED = [dtype for dtype in (torch.float32, torch.bfloat16) if can_reorder(CPU, dtype)]
+PACKED = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(CPU, dtype)]
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
@@ -37,7 +34,7 @@ def test_the_product_is_that_of_f_linear(dtype: torch.dtype, bias: bool, shape: 
     offset = random(80, dtype=dtype, seed=1) if bias else None
     x = random(*shape, dtype=dtype, seed=2)
     with torch.inference_mode():
-        found = ReorderedLinear(weight, offset)(x)
+        found = PackedLinear(weight, offset)(x)
     wanted = F.linear(x, weight, offset)
     assert found.shape == wanted.shape
     assert found.dtype == dtype
@@ -51,14 +48,14 @@ def test_the_product_of_a_view_of_a_larger_tensor(rows: tuple[int, int]) -> None
     weight = random(16, 48)
     x = random(4, 9, 48, seed=1)[:, -rows[1] :]
     with torch.inference_mode():
-        torch.testing.assert_close(ReorderedLinear(weight, None)(x), F.linear(x, weight), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(PackedLinear(weight, None)(x), F.linear(x, weight), atol=1e-5, rtol=1e-5)
 
 
 @needs_operators
 @pytest.mark.parametrize("dtype", PACKED)
 def test_the_weight_is_given_back_as_it_was(dtype: torch.dtype) -> None:
     weight = random(80, 48, dtype=dtype)
-    layer = ReorderedLinear(weight, None)
+    layer = PackedLinear(weight, None)
     assert torch.equal(layer.weight, weight)
     assert (layer.out_features, layer.in_features) == (80, 48)
 
@@ -71,8 +68,8 @@ def test_a_transposed_weight_as_of_conv1d() -> None:
     x = random(2, 5, 48)
     with torch.inference_mode():
         wanted = holder(x)
-        assert reorder_linears(holder) == 1
-        assert isinstance(holder[0], ReorderedLinear)
+        assert pack_linears(holder) == 1
+        assert isinstance(holder[0], PackedLinear)
         torch.testing.assert_close(holder(x), wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -81,7 +78,7 @@ def test_a_transposed_weight_as_of_conv1d() -> None:
 def test_a_model_gives_the_same_logits(tiny_model: TinyModel, kind: str) -> None:
     stock, reordered = tiny_model(kind), tiny_model(kind)
     linears = sum(isinstance(module, (nn.Linear, Conv1D)) for module in stock.modules())
-    assert reorder_linears(reordered) == linears
+    assert pack_linears(reordered) == linears
     assert not any(isinstance(module, (nn.Linear, Conv1D)) for module in reordered.modules())
     ids = torch.arange(5, 35).reshape(2, 15)
     with torch.inference_mode():
@@ -91,7 +88,7 @@ def test_a_model_gives_the_same_logits(tiny_model: TinyModel, kind: str) -> None
 @needs_operators
 def test_tied_embeddings_are_left_alone(tiny_model: TinyModel) -> None:
     stock, model = (tiny_model("llama", tie_word_embeddings=True) for _ in range(2))
-    reorder_linears(model)
+    pack_linears(model)
     assert torch.equal(model.get_input_embeddings().weight, stock.get_input_embeddings().weight)
     ids = torch.arange(5, 20).unsqueeze(0)
     with torch.inference_mode():
@@ -105,87 +102,8 @@ def test_subclasses_that_may_compute_something_else_are_left_alone() -> None:
             return 2 * super().forward(x)
 
     holder = nn.Sequential(Scaled(4, 4))
-    assert reorder_linears(holder) == 0
+    assert pack_linears(holder) == 0
     assert isinstance(holder[0], Scaled)
-
-
-class Operators:
-    """What `torch.ops.mkldnn` is where a build of torch has only some of the operators."""
-
-    def __init__(self, *names: str) -> None:
-        for name in names:
-            setattr(self, name, None)
-
-
-@pytest.mark.parametrize("names", [(), ("_reorder_linear_weight",), ("_linear_pointwise",)])
-def test_without_the_operators_a_model_keeps_its_stock_layers(
-    monkeypatch: pytest.MonkeyPatch, tiny_model: TinyModel, names: tuple[str, ...]
-) -> None:
-    class Torch:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(torch, name)
-
-        class ops:
-            mkldnn = Operators(*names)
-
-    monkeypatch.setattr(linear, "torch", Torch())
-    model = tiny_model("llama")
-    assert not can_reorder(CPU, torch.float32)
-    assert settle_weights(model) is model
-    assert not any(isinstance(module, ReorderedLinear) for module in model.modules())
-    assert any(type(module) is nn.Linear for module in model.modules())
-
-
-@pytest.mark.parametrize(
-    ("device", "dtype"),
-    [("cuda", torch.float32), ("mps", torch.float32), ("cpu", torch.float16), ("cpu", torch.float64)],
-)
-def test_weights_of_other_devices_and_types_are_not_reordered(device: str, dtype: torch.dtype) -> None:
-    assert not can_reorder(torch.device(device), dtype)
-
-
-@pytest.mark.parametrize("supported", [False, True])
-def test_bfloat16_is_packed_where_the_cpu_can_do_it(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
-    assert can_reorder(CPU, torch.bfloat16) is (supported and can_reorder(CPU, torch.float32))
-
-
-@pytest.mark.parametrize(
-    ("maker", "capability", "dtype", "packed"),
-    [
-        ("GenuineIntel", "AVX2", torch.float32, True),
-        ("GenuineIntel", "AVX512", torch.float32, False),
-        ("GenuineIntel", "AVX512", torch.bfloat16, True),
-        ("GenuineIntel", "DEFAULT", torch.float32, True),
-        ("AuthenticAMD", "AVX512", torch.float32, True),
-        ("AuthenticAMD", "AVX2", torch.float32, True),
-    ],
-)
-def test_float32_is_left_to_mkl_on_intels_cpus_with_avx512(
-    maker: str, capability: str, dtype: torch.dtype, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cpus = tmp_path / "cpuinfo"
-    cpus.write_text(f"processor\t: 0\nvendor_id\t: {maker}\n")
-    monkeypatch.setattr(linear, "CPUS", cpus)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    assert reordering_helps(dtype) is packed
-
-
-@pytest.mark.parametrize(
-    ("processor", "intel"),
-    [
-        ("Intel64 Family 6 Model 140 Stepping 1, GenuineIntel", True),
-        ("AMD64 Family 25, AuthenticAMD", False),
-        ("", False),
-    ],
-)
-def test_without_proc_the_system_is_asked_whose_cpu_it_is(
-    processor: str, intel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(linear, "CPUS", tmp_path / "none")
-    monkeypatch.setattr(platform, "processor", lambda: processor)
-    assert linear.made_by_intel() is intel
 
 
 @needs_operators
@@ -193,7 +111,7 @@ def test_without_proc_the_system_is_asked_whose_cpu_it_is(
 def test_a_model_that_is_settled_gives_the_same_logits(
     packed: bool, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "reordering_helps", lambda dtype: packed)
+    monkeypatch.setattr(linear, "packing_helps", lambda dtype: packed)
     stock, model = tiny_model("llama"), settle_weights(tiny_model("llama"))
     assert any(isinstance(module, nn.Linear) for module in model.modules()) is not packed
     ids = torch.arange(5, 35).reshape(2, 15)
@@ -205,7 +123,7 @@ def test_a_model_that_is_settled_gives_the_same_logits(
 def test_positions_that_are_cut_out_are_one_product_with_the_output_layer(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "reordering_helps", lambda dtype: False)
+    monkeypatch.setattr(linear, "packing_helps", lambda dtype: False)
     stock, model = tiny_model("gpt2"), settle_weights(tiny_model("gpt2"))
     ids = torch.arange(5, 35).reshape(2, 15)
     with torch.inference_mode():

@@ -27,9 +27,10 @@ from transformers import (
 
 from lalign.errors import ModelError, OptionError
 from lalign.models import loading as models
-from lalign.models.linear import ReorderedLinear, can_reorder
+from lalign.models.linear import PackedLinear
 from lalign.models.loading import LoadedModel, ModelOptions, load
 from lalign.models.location import DEFAULT_HUB_ID
+from lalign.models.packed_weight import can_pack
 
 Change = Callable[[Path], object]
 
@@ -88,8 +89,8 @@ def test_weights_are_reordered_where_that_helps_unless_steps_are_to_be_compiled(
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     loaded = load(ModelOptions(name=str(folder), compile=compile))
-    reordered = not compile and can_reorder(loaded.model.device, loaded.model.dtype)
-    assert type(loaded.model.lm_head) is (ReorderedLinear if reordered else nn.Linear)
+    reordered = not compile and can_pack(loaded.model.device, loaded.model.dtype)
+    assert type(loaded.model.lm_head) is (PackedLinear if reordered else nn.Linear)
     assert loaded.compiled is compile
 
 

@@ -12,8 +12,9 @@ from conftest import TinyModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from lalign.models.linear import can_reorder, reorder_linears
+from lalign.models.linear import pack_linears
 from lalign.models.mapped import CHUNK, MappedFiles
+from lalign.models.packed_weight import can_pack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped where")
 SIZE = 3 * CHUNK + 5
@@ -64,7 +65,7 @@ def test_memory_of_no_file_is_left_alone() -> None:
     assert torch.equal(MappedFiles().moved(odd), odd)
 
 
-@pytest.mark.skipif(not can_reorder(torch.device("cpu"), torch.float32), reason="torch has no reordered weights here")
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="torch has no reordered weights here")
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_of_a_file_gives_the_same_logits_when_its_weights_are_packed(
     tiny_model: TinyModel, tmp_path: Path, tied: bool
@@ -72,7 +73,7 @@ def test_a_model_of_a_file_gives_the_same_logits_when_its_weights_are_packed(
     stock = tiny_model("llama", tie_word_embeddings=tied, hidden_size=128)
     stock.save_pretrained(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval().requires_grad_(False)
-    reorder_linears(model)
+    pack_linears(model)
     ids = torch.arange(5, 35).reshape(2, 15)
     with torch.inference_mode():
         torch.testing.assert_close(model(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)

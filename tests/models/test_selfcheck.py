@@ -33,7 +33,8 @@ from transformers import (
 )
 
 from lalign.errors import ModelError
-from lalign.models.linear import can_reorder, reorder_linears
+from lalign.models.linear import pack_linears
+from lalign.models.packed_weight import can_pack
 from lalign.models.selfcheck import LONG, SHORT, check_rows, distance
 
 BERT: dict[str, Any] = {
@@ -74,8 +75,8 @@ def test_decoders_pass_in_every_type_of_weights(tiny_model: TinyModel, kind: str
 
 def test_a_model_with_reordered_weights_passes(tiny_model: TinyModel) -> None:
     model = tiny_model("llama")
-    if can_reorder(model.device, model.dtype):
-        reorder_linears(model)
+    if can_pack(model.device, model.dtype):
+        pack_linears(model)
     check_rows(model, "m")
 
 
