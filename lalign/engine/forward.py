@@ -113,7 +113,7 @@ class Forward:
 
     def _probed(self) -> Tensor:
         """Logits of two rows with one prefix and of a step after them: `[4, vocab]`."""
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        vocabulary = self.model.get_input_embeddings().num_embeddings
         ids = [number * (vocabulary - 1) // 16 for number in range(1, 15)]
         store = KVStore(self.num_layers)
         logits, opened = self.prompts([ids[:9], [*ids[:6], ids[10]]], [self.prefix(ids[:6])], store)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lalign.models.decoder_layer import fuse_layers
 from lalign.models.joined import join_siblings
 from lalign.models.mapped import MappedFiles, move_weights
+from lalign.models.packed_embedding import packed_embedding
 from lalign.models.packed_weight import PackedWeight, can_pack, packing_helps
 
 
@@ -37,8 +38,7 @@ class PackedLinear(nn.Module):
 def pack_linears(model: nn.Module) -> int:
     """Replace every `nn.Linear` (and GPT-2's `Conv1D`) of a model in place; returns how many.
 
-    Those of one input are joined. Layers are replaced one at a time, so that few weights are in memory twice, and no
-    weight stays a view of a mapped file.
+    Those of one input are joined. Layers are replaced one at a time, so that few weights are in memory twice.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -63,7 +63,6 @@ def pack_linears(model: nn.Module) -> int:
             for place, weight in weights.items():
                 if place not in kept and uses[place] == 1:
                     files.give_back(weight)
-    move_weights(model)
     return replaced
 
 
@@ -71,13 +70,30 @@ def settle_weights(model: Any) -> Any:
     """The model with its weights as products on this machine want them, none a view of a mapped file on a CPU."""
     if can_pack(model.device, model.dtype):
         packed = packing_helps(model.dtype)
+        if packed:
+            # First of all, while the pages of other weights are not in memory yet: it is the largest.
+            pack_output_layer(model)
         fuse_layers(model, packed=packed)
         if packed:
             pack_linears(model)
-        else:
-            move_weights(model)
+        move_weights(model)
     fold_output_layer(model)
     return model
+
+
+def pack_output_layer(model: Any) -> None:
+    """Pack a model's output layer; embeddings that are tied to it are looked up in what has been packed."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if type(head) is not nn.Linear:
+        return
+    layer = PackedLinear(head.weight, head.bias)
+    model.set_output_embeddings(layer)
+    if embedding.weight is head.weight:
+        found = packed_embedding(embedding, layer.packed)
+        if found is None:
+            return
+        model.set_input_embeddings(found)
+    MappedFiles().give_back(head.weight)
 
 
 def fold_output_layer(model: Any) -> None:

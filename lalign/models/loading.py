@@ -72,7 +72,7 @@ class LoadedModel:
     def limits(self) -> Limits:
         """How much context the model has, and how many tokens it knows."""
         found = context(self.model.config)
-        return Limits(found.tokens, found.reason or "", self.model.get_input_embeddings().weight.shape[0])
+        return Limits(found.tokens, found.reason or "", self.model.get_input_embeddings().num_embeddings)
 
     def fingerprint(self) -> str:
         """A digest of what the model computes with: small files whole, weights by size and samples."""
@@ -121,7 +121,7 @@ def load(options: ModelOptions) -> LoadedModel:
     if options.device_map is None:
         model = model.to(device)
     model = model.eval().requires_grad_(False)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = model.get_input_embeddings().num_embeddings
     refuse_misfits(vocabulary, model.generation_config.eos_token_id, tokenizer, name)
     parameters = multiplied(model)
     if not options.compile:

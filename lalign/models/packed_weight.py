@@ -8,6 +8,8 @@ faster than packed ones at one or two rows. On AMD's MKL's take two to three tim
 
 from __future__ import annotations
 
+import ctypes
+import math
 import platform
 from pathlib import Path
 from typing import cast
@@ -20,6 +22,8 @@ CPUS = Path("/proc/cpuinfo")
 PACKED_DTYPES = (torch.float32, torch.bfloat16)
 # With AVX-512 oneDNN reads weights at the full bandwidth for four rows, and more slowly for one or two.
 FULL_ROWS = {"AVX512": 4}
+# How oneDNN orders float32 weights: blocks of so many outputs by so many inputs, the outputs of an input side by side.
+BLOCK_OUTPUTS, BLOCK_INPUTS = 64, 16
 
 
 class PackedWeight:
@@ -28,6 +32,12 @@ class PackedWeight:
     def __init__(self, weight: Tensor) -> None:
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
         self._full_rows = FULL_ROWS.get(torch.backends.cpu.get_cpu_capability(), 1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(out, in)`, of the weight in plain layout."""
+        outputs, inputs = self._packed.shape
+        return outputs, inputs
 
     def plain(self) -> Tensor:
         """The weight in plain layout `[out, in]`, made anew at each call."""
@@ -42,6 +52,21 @@ class PackedWeight:
 
     def _multiplied(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self._packed, bias, "none", [], ""))
+
+    def blocks(self) -> Tensor | None:
+        """The memory of the copy, `[out blocks, in blocks, inputs, outputs]`; None where it has another size or type.
+
+        It lasts as long as the copy.
+        """
+        outputs, inputs = self.shape
+        shape = -(-outputs // BLOCK_OUTPUTS), -(-inputs // BLOCK_INPUTS), BLOCK_INPUTS, BLOCK_OUTPUTS
+        operators = all(hasattr(torch.ops.mkldnn, name) for name in ("data_ptr", "_nbytes"))
+        if not operators or self._packed.dtype != torch.float32:
+            return None
+        if torch.ops.mkldnn._nbytes(self._packed) != 4 * math.prod(shape):
+            return None
+        memory = (ctypes.c_float * math.prod(shape)).from_address(torch.ops.mkldnn.data_ptr(self._packed))
+        return torch.frombuffer(memory, dtype=torch.float32).view(shape)
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:

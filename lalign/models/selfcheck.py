@@ -81,5 +81,5 @@ def _probe(model: Any) -> list[int]:
     config = model.config.get_text_config(decoder=True)
     stated = [value for name, value in (vars(model.config) | vars(config)).items() if name.endswith("token_id")]
     special = {id for value in stated for id in (value if isinstance(value, list) else [value])}
-    plain = [id for id in range(min(model.get_input_embeddings().weight.shape[0], 4096)) if id not in special]
+    plain = [id for id in range(min(model.get_input_embeddings().num_embeddings, 4096)) if id not in special]
     return [plain[number * (len(plain) - 1) // (LONG + 2)] for number in range(1, LONG + 3)]

@@ -12,7 +12,7 @@ from conftest import TinyModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from lalign.models.linear import pack_linears
+from lalign.models.linear import settle_weights
 from lalign.models.mapped import CHUNK, MappedFiles
 from lalign.models.packed_weight import can_pack
 
@@ -73,7 +73,7 @@ def test_a_model_of_a_file_gives_the_same_logits_when_its_weights_are_packed(
     stock = tiny_model("llama", tie_word_embeddings=tied, hidden_size=128)
     stock.save_pretrained(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval().requires_grad_(False)
-    pack_linears(model)
+    settle_weights(model)
     ids = torch.arange(5, 35).reshape(2, 15)
     with torch.inference_mode():
         torch.testing.assert_close(model(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)
