@@ -37,6 +37,19 @@ def test_every_row_is_found_to_the_bit(tokens: int, size: int, data: st.DataObje
     assert (found.num_embeddings, found.embedding_dim) == (tokens, size)
 
 
+@pytest.mark.parametrize("tokens", [64, 100])
+@pytest.mark.parametrize("past", [0, 5])
+def test_ids_of_no_token_are_refused_and_not_read_from_what_fills_the_last_block(tokens: int, past: int) -> None:
+    plain = embeddings(tokens, 16)
+    found = packed_embedding(plain, PackedWeight(plain.weight))
+    assert found is not None
+    for wrong in (tokens + past, -1 - past):
+        with pytest.raises(IndexError):
+            plain(torch.tensor([[3, wrong]]))
+        with pytest.raises(IndexError, match=f"of {tokens} tokens"):
+            found(torch.tensor([[3, wrong]]))
+
+
 class Scaled(nn.Embedding):
     """As of Gemma, whose embeddings are multiplied after they are looked up."""
 
