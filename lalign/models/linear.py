@@ -88,12 +88,11 @@ def pack_output_layer(model: Any) -> None:
         return
     layer = PackedLinear(head.weight, head.bias)
     model.set_output_embeddings(layer)
-    if embedding.weight is head.weight:
-        found = packed_embedding(embedding, layer.packed)
-        if found is None:
-            return
+    if embedding.weight is head.weight and (found := packed_embedding(embedding, layer.packed)) is not None:
         model.set_input_embeddings(found)
-    MappedFiles().give_back(head.weight)
+    place = head.weight.data_ptr()
+    if all(weight.data_ptr() != place for weight in model.parameters()):
+        MappedFiles().give_back(head.weight)
 
 
 def fold_output_layer(model: Any) -> None:

@@ -30,7 +30,7 @@ class ModelOptions:
     name: a hub id, a folder or a .gguf file; None for the default model. device: "auto" or what torch takes.
     dtype: "auto" (float32 on CPU, bfloat16 on CUDA, float16 on MPS), "float32", "bfloat16" or "float16".
     device_map: as in transformers, None for one device. allow_pickle, trust_remote_code: off unless asked for.
-    compile: decoding steps run through torch.compile, with the weights as they are; without it they may be reordered
+    compile: decoding steps run through torch.compile, with the weights as they are; without it they may be packed
     for oneDNN on a CPU, which torch's compiler cannot look into.
     """
 

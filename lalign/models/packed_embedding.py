@@ -29,9 +29,9 @@ class PackedEmbedding(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """`[...]` to `[..., hidden size]`. Raises `IndexError` for ids of no token, as plain embeddings do."""
-        lowest, highest = input_ids.aminmax()
-        if not 0 <= lowest <= highest < self.num_embeddings:
-            raise IndexError(f"token ids from {int(lowest)} to {int(highest)}, of {self.num_embeddings} tokens")
+        lowest, highest = map(int, input_ids.aminmax())
+        if lowest < 0 or highest >= self.num_embeddings:
+            raise IndexError(f"token ids from {lowest} to {highest}, of {self.num_embeddings} tokens")
         found = self._blocks[input_ids // BLOCK_OUTPUTS, :, :, input_ids % BLOCK_OUTPUTS]
         return found.flatten(-2)[..., : self.embedding_dim]
 

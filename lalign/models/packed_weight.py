@@ -60,8 +60,7 @@ class PackedWeight:
         """
         outputs, inputs = self.shape
         shape = -(-outputs // BLOCK_OUTPUTS), -(-inputs // BLOCK_INPUTS), BLOCK_INPUTS, BLOCK_OUTPUTS
-        operators = all(hasattr(torch.ops.mkldnn, name) for name in ("data_ptr", "_nbytes"))
-        if not operators or self._packed.dtype != torch.float32:
+        if not _has_operators("data_ptr", "_nbytes") or self._packed.dtype != torch.float32:
             return None
         if torch.ops.mkldnn._nbytes(self._packed) != 4 * math.prod(shape):
             return None
@@ -74,9 +73,13 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if device.type != "cpu" or dtype not in PACKED_DTYPES or not built:
         return False
-    if not all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
+    if not _has_operators("_reorder_linear_weight", "_linear_pointwise"):
         return False
     return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _has_operators(*names: str) -> bool:
+    return all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def packing_helps(dtype: torch.dtype) -> bool:

@@ -16,7 +16,7 @@ from lalign.models.linear import pack_linears
 from lalign.models.packed_weight import can_pack
 
 pytestmark = pytest.mark.skipif(
-    not can_pack(torch.device("cpu"), torch.float32), reason="torch has no reordered weights here"
+    not can_pack(torch.device("cpu"), torch.float32), reason="torch has no packed weights here"
 )
 NAMES = ("q_proj", "k_proj", "v_proj")
 

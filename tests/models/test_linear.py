@@ -1,4 +1,4 @@
-"""Layers with reordered weights against the stock ones."""
+"""Layers with packed weights against the stock ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lalign.models.packed_weight import can_pack
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
-needs_operators = pytest.mark.skipif(not can_pack(CPU, torch.float32), reason="torch has no reordered weights here")
+needs_operators = pytest.mark.skipif(not can_pack(CPU, torch.float32), reason="torch has no packed weights here")
 # bfloat16 where the CPU can pack it, which AVX2 alone cannot.
 PACKED = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(CPU, dtype)]
 
@@ -76,13 +76,13 @@ def test_a_transposed_weight_as_of_conv1d() -> None:
 @needs_operators
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "gemma3"])
 def test_a_model_gives_the_same_logits(tiny_model: TinyModel, kind: str) -> None:
-    stock, reordered = tiny_model(kind), tiny_model(kind)
+    stock, packed = tiny_model(kind), tiny_model(kind)
     linears = sum(isinstance(module, (nn.Linear, Conv1D)) for module in stock.modules())
-    assert pack_linears(reordered) == linears
-    assert not any(isinstance(module, (nn.Linear, Conv1D)) for module in reordered.modules())
+    assert pack_linears(packed) == linears
+    assert not any(isinstance(module, (nn.Linear, Conv1D)) for module in packed.modules())
     ids = torch.arange(5, 35).reshape(2, 15)
     with torch.inference_mode():
-        torch.testing.assert_close(reordered(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(packed(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)
 
 
 @needs_operators

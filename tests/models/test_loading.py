@@ -84,13 +84,13 @@ def test_a_folder_is_loaded_as_transformers_saved_it(folder: Path, tiny_model: T
 
 
 @pytest.mark.parametrize("compile", [True, False])
-def test_weights_are_reordered_where_that_helps_unless_steps_are_to_be_compiled(
+def test_weights_are_packed_where_that_helps_unless_steps_are_to_be_compiled(
     folder: Path, compile: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     loaded = load(ModelOptions(name=str(folder), compile=compile))
-    reordered = not compile and can_pack(loaded.model.device, loaded.model.dtype)
-    assert type(loaded.model.lm_head) is (PackedLinear if reordered else nn.Linear)
+    packed = not compile and can_pack(loaded.model.device, loaded.model.dtype)
+    assert type(loaded.model.lm_head) is (PackedLinear if packed else nn.Linear)
     assert loaded.compiled is compile
 
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 from conftest import TinyModel
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lalign.models.linear import settle_weights
+from lalign.models import linear
+from lalign.models.linear import pack_output_layer, settle_weights
 from lalign.models.mapped import CHUNK, MappedFiles
 from lalign.models.packed_weight import can_pack
 
@@ -65,11 +67,12 @@ def test_memory_of_no_file_is_left_alone() -> None:
     assert torch.equal(MappedFiles().moved(odd), odd)
 
 
-@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="torch has no reordered weights here")
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="torch has no packed weights here")
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_of_a_file_gives_the_same_logits_when_its_weights_are_packed(
-    tiny_model: TinyModel, tmp_path: Path, tied: bool
+    tiny_model: TinyModel, tmp_path: Path, tied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(linear, "packing_helps", lambda dtype: True)
     stock = tiny_model("llama", tie_word_embeddings=tied, hidden_size=128)
     stock.save_pretrained(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval().requires_grad_(False)
@@ -77,3 +80,17 @@ def test_a_model_of_a_file_gives_the_same_logits_when_its_weights_are_packed(
     ids = torch.arange(5, 35).reshape(2, 15)
     with torch.inference_mode():
         torch.testing.assert_close(model(ids).logits, stock(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="torch has no packed weights here")
+def test_a_weight_that_another_layer_has_too_keeps_what_was_written_to_it(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    tiny_model("llama", hidden_size=128).save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval().requires_grad_(False)
+    model.also = nn.Linear(1, 1, bias=False)
+    model.also.weight = model.lm_head.weight
+    model.also.weight.add_(7)
+    wanted = model.also.weight.clone()
+    pack_output_layer(model)
+    assert torch.equal(model.also.weight, wanted)

@@ -70,28 +70,6 @@ def test_weights_of_another_type_are_not_read() -> None:
         assert packed_embedding(plain, PackedWeight(plain.weight)) is None
 
 
-@pytest.mark.parametrize("missing", ["data_ptr", "_nbytes"])
-def test_without_the_operators_both_are_kept(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = embeddings(200, 48)
-    packed = PackedWeight(plain.weight)
-
-    class Operators:
-        def __getattr__(self, name: str) -> object:
-            if name == missing:
-                raise AttributeError(name)
-            return getattr(torch.ops.mkldnn, name)
-
-    class Torch:
-        class ops:
-            mkldnn = Operators()
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(torch, name)
-
-    monkeypatch.setattr("lalign.models.packed_weight.torch", Torch())
-    assert packed_embedding(plain, packed) is None
-
-
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_whose_output_layer_is_packed_gives_the_same_logits(

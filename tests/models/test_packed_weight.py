@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lalign.models import packed_weight
 from lalign.models.linear import PackedLinear, settle_weights
+from lalign.models.packed_embedding import packed_embedding
 from lalign.models.packed_weight import PackedWeight, can_pack, packing_helps
 
 CPU = torch.device("cpu")
@@ -68,10 +69,7 @@ class Operators:
             setattr(self, name, None)
 
 
-@pytest.mark.parametrize("names", [(), ("_reorder_linear_weight",), ("_linear_pointwise",)])
-def test_without_the_operators_a_model_keeps_its_stock_layers(
-    monkeypatch: pytest.MonkeyPatch, tiny_model: TinyModel, names: tuple[str, ...]
-) -> None:
+def torch_with(*names: str) -> Any:
     class Torch:
         def __getattr__(self, name: str) -> Any:
             return getattr(torch, name)
@@ -79,12 +77,30 @@ def test_without_the_operators_a_model_keeps_its_stock_layers(
         class ops:
             mkldnn = Operators(*names)
 
-    monkeypatch.setattr(packed_weight, "torch", Torch())
+    return Torch()
+
+
+@pytest.mark.parametrize("names", [(), ("_reorder_linear_weight",), ("_linear_pointwise",)])
+def test_without_the_operators_a_model_keeps_its_stock_layers(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: TinyModel, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(packed_weight, "torch", torch_with(*names))
     model = tiny_model("llama")
     assert not can_pack(CPU, torch.float32)
     assert settle_weights(model) is model
     assert not any(isinstance(module, PackedLinear) for module in model.modules())
     assert any(type(module) is nn.Linear for module in model.modules())
+
+
+@needs_operators
+@pytest.mark.parametrize("names", [(), ("data_ptr",), ("_nbytes",)])
+def test_without_the_operators_its_memory_is_not_read(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
+    """Embeddings and output layer are both kept then."""
+    plain = nn.Embedding(200, 48)
+    weight = PackedWeight(plain.weight)
+    monkeypatch.setattr(packed_weight, "torch", torch_with(*names))
+    assert weight.blocks() is None
+    assert packed_embedding(plain, weight) is None
 
 
 @pytest.mark.parametrize(

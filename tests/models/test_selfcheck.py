@@ -73,7 +73,7 @@ def test_decoders_pass_in_every_type_of_weights(tiny_model: TinyModel, kind: str
     check_rows(tiny_model(kind).to(dtype), "m")
 
 
-def test_a_model_with_reordered_weights_passes(tiny_model: TinyModel) -> None:
+def test_a_model_with_packed_weights_passes(tiny_model: TinyModel) -> None:
     model = tiny_model("llama")
     if can_pack(model.device, model.dtype):
         pack_linears(model)
